@@ -1,0 +1,163 @@
+"""Settings as frozen values, and the reuse parameters that one request may carry.
+
+Outside data (YAML, environment, HTTP) enters here and nowhere else: every value is checked once,
+an unknown key is an error that names the allowed ones. Knows no file, no environment, no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
+from pydantic import model_validator
+
+from raysparsex.errors import InvalidConfig, InvalidInput, InvalidRequest
+
+
+class ReuseMode(StrEnum):
+    """What a request may read.
+
+    `sparse` reuses segments anywhere and corrects them; `exact` uses vLLM's prefix cache only, and
+    only values that were computed exactly; `off` behaves as `exact` and publishes nothing.
+    """
+
+    SPARSE = "sparse"
+    EXACT = "exact"
+    OFF = "off"
+
+
+class SelectorName(StrEnum):
+    """The rules that pick which reused tokens are recomputed (`raysparsex.sparse.token_select`)."""
+
+    TWO_STEP = "two_step"
+    SPARSE_Q = "sparse_q"
+    RANDOM = "random"
+    NONE = "none"
+    ALL = "all"
+
+
+Budget = Annotated[StrictFloat | StrictInt, Field(ge=0.0, le=1.0)]
+FullLayers = Annotated[StrictInt, Field(ge=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SegmentConfig(_Frozen):
+    """How prompts are cut into segments. All lengths in tokens."""
+
+    min_tokens: int = Field(16, ge=1, description="no segment shorter than this is reused")
+    average_tokens: int = Field(32, ge=1, description="aim of content-defined cuts")
+    max_tokens: int = Field(256, ge=1, description="a cut is forced after this many tokens")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.min_tokens <= self.average_tokens <= self.max_tokens:
+            raise ValueError("min_tokens <= average_tokens <= max_tokens must hold")
+        return self
+
+
+class ReuseConfig(_Frozen):
+    """Defaults for requests that do not say otherwise, and bounds for all requests."""
+
+    mode: ReuseMode = Field(ReuseMode.SPARSE, description="default reuse mode")
+    selector: SelectorName = Field(SelectorName.TWO_STEP, description="default selector")
+    budget: float = Field(0.15, ge=0, le=1, description="share of reused tokens recomputed")
+    full_layers: int | None = Field(
+        None, ge=0, description="early layers computed for all tokens; unset: a share of the depth"
+    )
+    min_reused_tokens: int = Field(
+        128, ge=1, description="prompts with fewer reusable tokens are prefilled plainly"
+    )
+    max_depth: int = Field(
+        4, ge=1, description="how often approximate values may build on approximate values"
+    )
+
+
+class StoreConfig(_Frozen):
+    """Where the KV bytes of segments are kept."""
+
+    bytes: int = Field(2 << 30, ge=0, description="budget of the host-memory store, in bytes")
+
+
+class SliceConfig(_Frozen):
+    """How much of a sparse prefill one engine step may do, so that other streams keep decoding."""
+
+    tokens: int = Field(2048, ge=1, description="token-layers of one slice, divided by `layers`")
+    layers: int = Field(4, ge=1, description="layers of `tokens` tokens in one slice")
+
+
+class ReuseSettings(_Frozen):
+    """Everything that the vLLM plugin needs to know: `kv_connector_extra_config` as a value."""
+
+    segment: SegmentConfig = SegmentConfig()
+    reuse: ReuseConfig = ReuseConfig()
+    store: StoreConfig = StoreConfig()
+    slice: SliceConfig = SliceConfig()
+
+
+class ReuseParams(_Frozen):
+    """A request's `kv_transfer_params`, all optional; unset means the server's default."""
+
+    reuse: ReuseMode | None = None
+    budget: Budget | None = None
+    full_layers: FullLayers | None = None
+    selector: SelectorName | None = None
+    segments: tuple[Annotated[StrictInt, Field(ge=0)], ...] = ()
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse_settings(values: Mapping[str, Any]) -> ReuseSettings:
+    """Check nested settings. Raises InvalidConfig that names the key and what is allowed."""
+    return validated(ReuseSettings, values, InvalidConfig)
+
+
+def parse_request(params: Mapping[str, Any] | None) -> ReuseParams:
+    """Check a request's `kv_transfer_params`. Raises InvalidRequest."""
+    return validated(ReuseParams, params or {}, InvalidRequest, prefix="kv_transfer_params")
+
+
+def validated(
+    model: type[Model], values: Mapping[str, Any], error: type[InvalidInput], prefix: str = ""
+) -> Model:
+    """Build `model` from `values`; the first problem becomes one `error` with the fix in it."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as failure:
+        first = failure.errors()[0]
+        path = [str(part) for part in first["loc"] if str(part) not in ("float", "int")]
+        field = ".".join([*([prefix] if prefix else []), *path]) or model.__name__
+        raise error(field, _problem(first), _allowed(model, path, first)) from failure
+
+
+def _problem(detail: Mapping[str, Any]) -> str:
+    if detail["type"] == "extra_forbidden":
+        return "unknown key"
+    return f"{detail['msg']} (got {detail['input']!r})"
+
+
+def _allowed(model: type[BaseModel], path: list[str], detail: Mapping[str, Any]) -> str:
+    owner: Any = model
+    for part in path[:-1]:
+        owner = getattr(owner.model_fields.get(part), "annotation", owner)
+    if detail["type"] == "extra_forbidden" and hasattr(owner, "model_fields"):
+        return ", ".join(owner.model_fields)
+    expected = (detail.get("ctx") or {}).get("expected")
+    if expected:
+        return str(expected)
+    field = getattr(owner, "model_fields", {}).get(path[-1]) if path else None
+    return _FIELD_HELP.get(path[-1] if path else "") or getattr(field, "description", None) or "see the documentation"
+
+
+_FIELD_HELP = {
+    "reuse": "'sparse', 'exact' or 'off'",
+    "budget": "a number from 0.0 to 1.0",
+    "full_layers": "an integer of 0 or more",
+    "selector": ", ".join(f"'{name}'" for name in SelectorName),
+    "segments": "a list of token offsets, integers of 0 or more",
+}

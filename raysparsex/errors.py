@@ -1,0 +1,52 @@
+"""The exceptions of RaySparseX.
+
+RaySparseXError
+├── InvalidInput           a value from outside is wrong; `field` and `allowed` say how to mend it
+│   ├── InvalidConfig      settings, at start-up
+│   └── InvalidRequest     a request's `kv_transfer_params`; becomes HTTP 400
+├── UnsupportedModel       the model's shape is outside what sparse prefill is correct for
+└── ReuseFailed            reuse of one request failed; the request falls back to plain prefill
+    ├── SegmentUnavailable a planned segment left the store before it was loaded
+    └── CorruptSegment     a stored record does not match its checksum, shape or tokens
+"""
+
+
+class RaySparseXError(Exception):
+    """Base of every exception that RaySparseX raises on purpose."""
+
+
+class InvalidInput(RaySparseXError, ValueError):
+    """A value that came from outside is wrong.
+
+    `field` is the dotted name of the value, `allowed` a phrase that says what it may be.
+    """
+
+    def __init__(self, field: str, problem: str, allowed: str) -> None:
+        self.field = field
+        self.problem = problem
+        self.allowed = allowed
+        super().__init__(f"{field}: {problem}; allowed: {allowed}")
+
+
+class InvalidConfig(InvalidInput):
+    """A setting is unknown or has a wrong value."""
+
+
+class InvalidRequest(InvalidInput):
+    """A request's `kv_transfer_params` are unknown or have a wrong value."""
+
+
+class UnsupportedModel(RaySparseXError):
+    """The model cannot be served with sparse prefill; the message names why, in one sentence."""
+
+
+class ReuseFailed(RaySparseXError):
+    """Reuse of one request failed. Never reaches a client: the request is prefilled plainly."""
+
+
+class SegmentUnavailable(ReuseFailed):
+    """A planned segment left the store before it could be loaded."""
+
+
+class CorruptSegment(ReuseFailed):
+    """A stored record does not have the shape, tokens or checksum that its plan expects."""
