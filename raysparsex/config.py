@@ -49,9 +49,9 @@ class _Frozen(BaseModel):
 class SegmentConfig(_Frozen):
     """How prompts are cut into segments. All lengths in tokens."""
 
-    min_tokens: int = Field(16, ge=1, description="no segment shorter than this is reused")
-    average_tokens: int = Field(32, ge=1, description="aim of content-defined cuts")
-    max_tokens: int = Field(256, ge=1, description="a cut is forced after this many tokens")
+    min_tokens: int = Field(default=16, ge=1, description="no segment shorter than this is reused")
+    average_tokens: int = Field(default=32, ge=1, description="aim of content-defined cuts")
+    max_tokens: int = Field(default=256, ge=1, description="a cut is forced after this many tokens")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -63,9 +63,9 @@ class SegmentConfig(_Frozen):
 class ReuseConfig(_Frozen):
     """Defaults for requests that do not say otherwise, and bounds for all requests."""
 
-    mode: ReuseMode = Field(ReuseMode.SPARSE, description="default reuse mode")
-    selector: SelectorName = Field(SelectorName.TWO_STEP, description="default selector")
-    budget: float = Field(0.15, ge=0, le=1, description="share of reused tokens recomputed")
+    mode: ReuseMode = Field(default=ReuseMode.SPARSE, description="default reuse mode")
+    selector: SelectorName = Field(default=SelectorName.TWO_STEP, description="default selector")
+    budget: float = Field(default=0.15, ge=0, le=1, description="share of reused tokens recomputed")
     full_layers: int | None = Field(
         None, ge=0, description="early layers computed for all tokens; unset: a share of the depth"
     )
@@ -80,14 +80,21 @@ class ReuseConfig(_Frozen):
 class StoreConfig(_Frozen):
     """Where the KV bytes of segments are kept."""
 
-    bytes: int = Field(2 << 30, ge=0, description="budget of the host-memory store, in bytes")
+    bytes: int = Field(default=2 << 30, ge=0, description="budget of the host-memory store, in bytes")
 
 
 class SliceConfig(_Frozen):
     """How much of a sparse prefill one engine step may do, so that other streams keep decoding."""
 
-    tokens: int = Field(2048, ge=1, description="token-layers of one slice, divided by `layers`")
-    layers: int = Field(4, ge=1, description="layers of `tokens` tokens in one slice")
+    token_layers: int = Field(
+        2048, ge=1, description="compute of one slice: tokens times layers they pass"
+    )
+    chunk_tokens: int = Field(
+        1024, ge=1, description="tokens computed at once, which bounds activation memory"
+    )
+    idle_factor: int = Field(
+        8, ge=1, description="slices per engine step while no stream is waiting for its next token"
+    )
 
 
 class ReuseSettings(_Frozen):

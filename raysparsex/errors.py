@@ -7,6 +7,7 @@ RaySparseXError
 ├── UnsupportedModel       the model's shape is outside what sparse prefill is correct for
 └── ReuseFailed            reuse of one request failed; the request falls back to plain prefill
     ├── SegmentUnavailable a planned segment left the store before it was loaded
+    ├── StoreFull          the store has no room for a segment
     └── CorruptSegment     a stored record does not match its checksum, shape or tokens
 """
 
@@ -46,6 +47,10 @@ class ReuseFailed(RaySparseXError):
 
 class SegmentUnavailable(ReuseFailed):
     """A planned segment left the store before it could be loaded."""
+
+
+class StoreFull(ReuseFailed):
+    """The store has no room for a segment; it is not published."""
 
 
 class CorruptSegment(ReuseFailed):

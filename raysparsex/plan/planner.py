@@ -1,0 +1,71 @@
+"""Decides what of a prompt is reused. Pure: coverage and limits in, a plan or a reason out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from raysparsex.config import SelectorName
+from raysparsex.plan.reuse_plan import ReusePlan
+from raysparsex.segment.coverage import ReusedSpan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLimits:
+    """What makes a plan worth its while. Lengths in tokens."""
+
+    min_reused_tokens: int
+    query_tail: int = 16
+    """The prompt's last tokens are always new: without queries no selector can tell what matters,
+    and the prompt's end is where the question stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """How the reused part is corrected: the request's parameters with the defaults filled in."""
+
+    full_layers: int
+    selector: SelectorName
+    budget: float
+
+
+def make_plan(
+    *,
+    prompt_tokens: int,
+    prefix_tokens: int,
+    prefix_depth: int,
+    coverage: Iterable[ReusedSpan],
+    correction: Correction,
+    limits: PlanLimits,
+) -> ReusePlan | None:
+    """The plan, or None when too little can be reused to be worth a sparse prefill.
+
+    `coverage` is sorted and free of overlaps (`segment.coverage.find_coverage`).
+    """
+    end = prompt_tokens - limits.query_tail
+    reused = tuple(_clipped(coverage, prefix_tokens, end))
+    if sum(span.end - span.start for span in reused) < limits.min_reused_tokens:
+        return None
+    return ReusePlan(
+        prompt_tokens=prompt_tokens,
+        prefix_tokens=prefix_tokens,
+        reused=reused,
+        full_layers=correction.full_layers,
+        selector=correction.selector,
+        budget=correction.budget,
+        prefix_depth=prefix_depth,
+    )
+
+
+def _clipped(coverage: Iterable[ReusedSpan], first: int, last: int) -> Iterator[ReusedSpan]:
+    for span in coverage:
+        start, end = max(span.start, first), min(span.end, last)
+        if start < end:
+            skipped = start - span.start
+            yield replace(
+                span,
+                start=start,
+                end=end,
+                offset=span.offset + skipped,
+                base_position=span.base_position + skipped,
+            )

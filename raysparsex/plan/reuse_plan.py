@@ -1,0 +1,79 @@
+"""The plan of one sparse prefill: which prompt tokens are prefix, reused, new.
+
+    0         prefix_tokens                                   last         prompt_tokens
+    | prefix  | new | reused | new | reused | reused | new    | last token |
+    '- exact -' '------------- one sparse prefill ----------' '- vLLM ----'
+
+vLLM computes the last prompt token itself, because it samples from it. It counts as new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from raysparsex.config import SelectorName
+from raysparsex.segment.coverage import ReusedSpan
+
+
+@dataclass(frozen=True, slots=True)
+class ReusePlan:
+    """A prompt's partition and how its reused part is to be corrected. Lengths in tokens."""
+
+    prompt_tokens: int
+    prefix_tokens: int
+    reused: tuple[ReusedSpan, ...]
+    """Sorted, never overlapping, inside [prefix_tokens, prompt_tokens - 1)."""
+    full_layers: int
+    selector: SelectorName
+    budget: float
+    """Share of the reused tokens that is recomputed in the sparse layers."""
+    prefix_depth: int = 0
+
+    def __post_init__(self) -> None:
+        edge = self.prefix_tokens
+        for span in self.reused:
+            assert edge <= span.start < span.end, "reused spans overlap or leave the prompt"
+            edge = span.end
+        assert edge < self.prompt_tokens, "the last token is never reused"
+
+    @property
+    def last(self) -> int:
+        """Position of the last prompt token, where the sparse prefill ends."""
+        return self.prompt_tokens - 1
+
+    @property
+    def reused_tokens(self) -> int:
+        return sum(span.end - span.start for span in self.reused)
+
+    @property
+    def new_tokens(self) -> int:
+        return self.prompt_tokens - self.prefix_tokens - self.reused_tokens
+
+    @property
+    def recomputed_tokens(self) -> int:
+        return recomputed_count(self.selector, self.budget, self.reused_tokens)
+
+    @property
+    def depth(self) -> int:
+        """Depth of what this prefill produces: 0 only if nothing approximate goes into it."""
+        return 1 + max([self.prefix_depth, *(span.depth for span in self.reused)])
+
+    @property
+    def new_spans(self) -> tuple[tuple[int, int], ...]:
+        """[start, end) of the new tokens, without the last one; sorted."""
+        edges = [self.prefix_tokens]
+        for span in self.reused:
+            edges += [span.start, span.end]
+        edges.append(self.last)
+        pairs = zip(edges[::2], edges[1::2], strict=True)
+        return tuple((start, end) for start, end in pairs if start < end)
+
+
+def recomputed_count(selector: SelectorName, budget: float, reused_tokens: int) -> int:
+    """How many reused tokens are recomputed in the sparse layers."""
+    if selector is SelectorName.NONE:
+        return 0
+    if selector is SelectorName.ALL:
+        return reused_tokens
+    return min(reused_tokens, ceil(budget * reused_tokens))

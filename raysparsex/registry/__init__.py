@@ -1,0 +1,1 @@
+"""WHO holds a segment: a pure state machine, events in, answers out. Holds records, never bytes."""

@@ -1,0 +1,139 @@
+"""The ledger of held segments: records, byte budget, least-recently-used order, pins.
+
+Pure: it decides, others act. `add` answers with the ids that must be dropped to make room; whoever
+holds the bytes drops them before it stores the new ones. One ledger governs all ranks of an engine,
+so that every rank holds the same segments.
+
+    added ──► held ──► evicted (least recently used first)
+               │ ▲
+          pin  ▼ │  unpin
+              pinned: never evicted, never replaced
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from raysparsex.ids import RequestId, SegmentId
+from raysparsex.segment.coverage import SegmentRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """Answer to `add`: whether the segment is held now, and what must be dropped for it."""
+
+    accepted: bool
+    evicted: tuple[SegmentId, ...] = ()
+
+
+class SegmentLedger:
+    """Which segments are held. Not thread-safe: one owner."""
+
+    def __init__(self, budget_bytes: int, bytes_per_token: int) -> None:
+        assert bytes_per_token > 0
+        self._budget = budget_bytes
+        self._bytes_per_token = bytes_per_token
+        self._records: OrderedDict[SegmentId, SegmentRecord] = OrderedDict()
+        self._bytes = 0
+        self._pins: dict[RequestId, tuple[SegmentId, ...]] = {}
+        self._pin_counts: Counter[SegmentId] = Counter()
+
+    def find(self, segment: SegmentId) -> SegmentRecord | None:
+        """The record under this id; does not count as use."""
+        return self._records.get(segment)
+
+    def wants(self, segment: SegmentId, depth: int) -> bool:
+        """Whether storing this segment would help: it is not held, or held from deeper."""
+        held = self._records.get(segment)
+        return held is None or (depth < held.depth and not self._pin_counts[segment])
+
+    def add(self, record: SegmentRecord) -> Added:
+        """Hold a segment. Refused when already held as well, or when pins leave no room."""
+        if not self.wants(record.id, record.depth):
+            return Added(False)
+        self._forget(record.id)
+        evicted = self._make_room(self._size(record))
+        if evicted is None:
+            return Added(False)
+        self._records[record.id] = record
+        self._bytes += self._size(record)
+        return Added(True, evicted)
+
+    def use(self, segments: Iterable[SegmentId]) -> None:
+        """Mark segments as just used."""
+        for segment in segments:
+            if segment in self._records:
+                self._records.move_to_end(segment)
+
+    def pin(self, owner: RequestId, segments: Iterable[SegmentId]) -> None:
+        """Keep segments until `unpin(owner)`. One set of pins per owner."""
+        assert owner not in self._pins, f"{owner} pins twice"
+        chosen = tuple(dict.fromkeys(segments))
+        assert all(segment in self._records for segment in chosen)
+        self._pins[owner] = chosen
+        self._pin_counts.update(chosen)
+
+    def unpin(self, owner: RequestId) -> None:
+        """Release the owner's pins; an owner without pins is fine."""
+        for segment in self._pins.pop(owner, ()):
+            self._pin_counts[segment] -= 1
+            if not self._pin_counts[segment]:
+                del self._pin_counts[segment]
+
+    def drop(self, segments: Iterable[SegmentId]) -> tuple[SegmentId, ...]:
+        """Forget segments (say, because their bytes turned out damaged); the ones it held."""
+        return tuple(segment for segment in segments if self._forget(segment))
+
+    def clear(self) -> tuple[SegmentId, ...]:
+        """Forget every segment that is not pinned; their ids."""
+        return self.drop([s for s in self._records if not self._pin_counts[s]])
+
+    @property
+    def held_bytes(self) -> int:
+        return self._bytes
+
+    @property
+    def budget_bytes(self) -> int:
+        return self._budget
+
+    @property
+    def segment_count(self) -> int:
+        return len(self._records)
+
+    @property
+    def pin_count(self) -> int:
+        """Pinned segments, each counted once per owner."""
+        return sum(self._pin_counts.values())
+
+    def check_integrity(self) -> None:
+        """Assert what must always hold; for tests and for whoever doubts."""
+        assert self._bytes == sum(map(self._size, self._records.values()))
+        assert self._bytes <= self._budget
+        assert Counter(s for pins in self._pins.values() for s in pins) == self._pin_counts
+
+    def _size(self, record: SegmentRecord) -> int:
+        return record.token_count * self._bytes_per_token
+
+    def _forget(self, segment: SegmentId) -> bool:
+        record = self._records.pop(segment, None)
+        if record is not None:
+            self._bytes -= self._size(record)
+        return record is not None
+
+    def _make_room(self, size: int) -> tuple[SegmentId, ...] | None:
+        """Evict least recently used segments; None, and nothing evicted, when that cannot do."""
+        needed = self._bytes + size - self._budget
+        victims: list[SegmentId] = []
+        for segment, record in self._records.items():
+            if needed <= 0:
+                break
+            if not self._pin_counts[segment]:
+                victims.append(segment)
+                needed -= self._size(record)
+        if needed > 0:
+            return None
+        for segment in victims:
+            self._forget(segment)
+        return tuple(victims)

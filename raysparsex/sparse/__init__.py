@@ -1,0 +1,1 @@
+"""How reused KV is made correct: torch only, knows neither vLLM nor Ray."""

@@ -1,0 +1,101 @@
+"""What the sparse prefill needs from a decoder whose KV cache is paged: the port to the engine.
+
+Shape suffixes: T tokens of one call, N tokens of the prompt, E hidden size, H query heads,
+G key/value heads, D head size. Heads are those of this tensor-parallel rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenState:
+    """What travels between decoder layers: the residual is None in front of the first layer.
+
+    Kept apart, as vLLM does: their sum, rounded, would not be bit-equal to plain prefill.
+    """
+
+    hidden_TE: torch.Tensor
+    residual_TE: torch.Tensor | None
+
+    def copy(self) -> HiddenState:
+        """The same states in tensors of their own."""
+        residual = self.residual_TE
+        return HiddenState(self.hidden_TE.clone(), None if residual is None else residual.clone())
+
+    def rows(self, index: torch.Tensor | slice) -> HiddenState:
+        """The states of some tokens."""
+        residual = self.residual_TE
+        return HiddenState(self.hidden_TE[index], None if residual is None else residual[index])
+
+    @staticmethod
+    def concatenated(parts: Sequence[HiddenState]) -> HiddenState:
+        """The states of all tokens, from those of consecutive chunks."""
+        residuals = [part.residual_TE for part in parts if part.residual_TE is not None]
+        hidden = torch.cat([part.hidden_TE for part in parts])
+        return HiddenState(hidden, torch.cat(residuals) if residuals else None)
+
+
+class Projection(NamedTuple):
+    """Queries, keys and values of some tokens at one layer, keys and queries rotated."""
+
+    query_THD: torch.Tensor
+    key_TGD: torch.Tensor
+    value_TGD: torch.Tensor
+
+
+class Placement(Protocol):
+    """Where the tokens of one call stand: made once, used for every layer."""
+
+    positions_T: torch.Tensor
+    """Ascending positions in the prompt, int64."""
+
+
+class PagedDecoder(Protocol):
+    """One request's view of the decoder: positions are the prompt's, blocks are its own."""
+
+    layer_count: int
+    scale: float
+    """Softmax scale of attention."""
+
+    def place(self, positions_T: torch.Tensor) -> Placement:
+        """What the calls below need to know about tokens at these positions."""
+
+    def embed(self, tokens_T: torch.Tensor) -> HiddenState:
+        """Embeddings of token ids."""
+
+    def forward(self, layer: int, at: Placement, state: HiddenState) -> HiddenState:
+        """One decoder layer. May overwrite the tensors of `state`.
+
+        Writes the tokens' K and V into the paged cache, then lets each attend to every cached
+        position up to its own.
+        """
+
+    def project(self, layer: int, at: Placement, state: HiddenState) -> Projection:
+        """Queries, keys and values at a layer; nothing is written, nothing attends."""
+
+    def write(
+        self, layer: int, at: Placement, key_TGD: torch.Tensor, value_TGD: torch.Tensor
+    ) -> None:
+        """Put keys and values into the paged cache."""
+
+    def read_keys(self, layer: int, count: int) -> torch.Tensor:
+        """Keys [count, G, D] of positions 0..count-1 from the paged cache."""
+
+    def sum_over_ranks(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor summed over tensor-parallel ranks, equal on all of them."""
+
+    def max_over_ranks(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The elementwise maximum over tensor-parallel ranks, equal on all of them."""
+
+
+class SegmentLoader(Protocol):
+    """The reused tokens' keys and values, aligned to where the prompt needs them."""
+
+    def load(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [R, G, D] of all reused tokens at a layer. Raises ReuseFailed."""

@@ -1,0 +1,121 @@
+"""Evidence for selectors, gathered at the first sparse layer L* (and L*-1) of one prompt.
+
+Attention here is only measured, never used as output: one query tile at a time, in float32, so that
+no [queries, N] matrix over all heads is ever held. `reference.py` has the slow twin.
+
+Shapes: Q queries, N positions (prefix included), R reused tokens, H query heads, G KV heads, D head
+size, P = H / G query heads per KV head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from raysparsex.sparse.decoder import PagedDecoder
+
+TILE = 64
+"""Queries whose attention rows are held at once."""
+
+MAX_QUERIES = 256
+"""Attention mass is measured with at most this many new tokens, evenly spaced, the last included.
+
+Every query costs a row over all keys; the ranking hardly changes once a few hundred have voted.
+"""
+
+
+class LayerAttention:
+    """Attention weights of given queries over the first N cached keys of one layer."""
+
+    def __init__(self, decoder: PagedDecoder, layer: int, count: int) -> None:
+        keys_NGD = decoder.read_keys(layer, count).float()
+        self._keys_GDN = keys_NGD.permute(1, 2, 0)
+        self._positions_N = torch.arange(count, device=keys_NGD.device)
+        self._scale = decoder.scale
+
+    def weights(
+        self, queries_QHD: torch.Tensor, positions_Q: torch.Tensor
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """(rows, weights [H, rows, N]) tile by tile; each query sees positions up to its own."""
+        for start in range(0, len(positions_Q), TILE):
+            rows = slice(start, start + TILE)
+            yield rows, self._tile(queries_QHD[rows].float(), positions_Q[rows])
+
+    def _tile(self, queries_QHD: torch.Tensor, positions_Q: torch.Tensor) -> torch.Tensor:
+        rows, heads, size = queries_QHD.shape
+        groups = self._keys_GDN.shape[0]
+        queries = queries_QHD.reshape(rows, groups, heads // groups, size).permute(1, 2, 0, 3)
+        scores = queries.reshape(groups, -1, size) @ self._keys_GDN * self._scale
+        scores = scores.view(heads, rows, -1)
+        hidden = self._positions_N[None, :] > positions_Q[:, None]
+        return scores.masked_fill_(hidden, float("-inf")).softmax(dim=-1)
+
+
+QueriesAt = Callable[[int, torch.Tensor], torch.Tensor]
+"""(layer, positions [S]) -> queries [S, H, D]."""
+
+
+class LayerEvidence:
+    """`token_select.Evidence` from a decoder whose layers below L* are computed for all tokens.
+
+    reused_R, new_Q: positions of the reused and of the new tokens, ascending. squared_change_R2:
+    this rank's share of |K fresh - K loaded|^2 and |V fresh - V loaded|^2. count: positions in the
+    paged cache. queries_at serves L*-1 and L*.
+    """
+
+    def __init__(
+        self,
+        *,
+        decoder: PagedDecoder,
+        layer: int,
+        reused_R: torch.Tensor,
+        new_Q: torch.Tensor,
+        squared_change_R2: torch.Tensor,
+        queries_at: QueriesAt,
+        count: int,
+        seed: int,
+    ) -> None:
+        self._decoder = decoder
+        self._layer = layer
+        self._reused_R = reused_R
+        self._new_Q = new_Q
+        self._squared_change_R2 = squared_change_R2
+        self._queries_at = queries_at
+        self._count = count
+        self.seed = seed
+
+    def attention_mass(self) -> torch.Tensor:
+        """See `token_select.Evidence`."""
+        positions_Q = _evenly_spaced(self._new_Q, MAX_QUERIES)
+        queries_QHD = self._queries_at(self._layer, positions_Q)
+        attention = LayerAttention(self._decoder, self._layer, self._count)
+        mass_N = torch.zeros(self._count, device=positions_Q.device)
+        for _, weights in attention.weights(queries_QHD, positions_Q):
+            mass_N += weights.sum(dim=(0, 1))
+        return self._decoder.sum_over_ranks(mass_N)[self._reused_R]
+
+    def deviation(self) -> torch.Tensor:
+        """See `token_select.Evidence`."""
+        return self._decoder.sum_over_ranks(self._squared_change_R2).sqrt().sum(dim=1)
+
+    def attended_by(self, seeds: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """See `token_select.Evidence`."""
+        positions_S = self._reused_R[seeds]
+        total_N = torch.zeros(self._count, device=positions_S.device)
+        for layer in range(max(0, self._layer - 1), self._layer + 1):
+            queries = self._queries_at(layer, positions_S)
+            attention = LayerAttention(self._decoder, layer, self._count)
+            for rows, tile in attention.weights(queries, positions_S):
+                strongest_head = self._decoder.max_over_ranks(tile.amax(dim=0))
+                total_N += weights[rows] @ strongest_head
+        return total_N[self._reused_R]
+
+
+
+def _evenly_spaced(positions: torch.Tensor, most: int) -> torch.Tensor:
+    """At most `most` of the positions, the last one included."""
+    if len(positions) <= most:
+        return positions
+    steps = torch.arange(1, most + 1, device=positions.device)
+    return positions[steps * len(positions) // most - 1]

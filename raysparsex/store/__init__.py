@@ -1,0 +1,1 @@
+"""The KV bytes of segments: where they are kept, under their ids."""

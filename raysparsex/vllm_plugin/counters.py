@@ -1,0 +1,42 @@
+"""What the scheduler half counts, as plain numbers; `stats.py` carries them into vLLM's metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from raysparsex.vllm_plugin.reuse_report import ReuseReport
+
+
+@dataclass(slots=True)
+class ReuseCounters:
+    """Counts since the last `take`."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+    """By mode."""
+    tokens: Counter[str] = field(default_factory=Counter)
+    """Prompt tokens by what became of them: prefix, reused, recomputed (a part of reused), new."""
+    fallbacks: Counter[str] = field(default_factory=Counter)
+    """Requests that were to reuse and were prefilled plainly, by reason."""
+    published_tokens: int = 0
+    evicted_segments: int = 0
+
+    def count_report(self, report: ReuseReport) -> None:
+        """A request ended with this report."""
+        self.requests[report.mode] += 1
+        self.tokens["prefix"] += report.prefix_tokens
+        self.tokens["reused"] += report.reused_tokens
+        self.tokens["recomputed"] += report.recomputed_tokens
+        self.tokens["new"] += report.new_tokens
+
+    def take(self) -> ReuseCounters:
+        """The counts, which start again at zero."""
+        taken = ReuseCounters(
+            self.requests,
+            self.tokens,
+            self.fallbacks,
+            self.published_tokens,
+            self.evicted_segments,
+        )
+        self.__init__()  # type: ignore[misc]
+        return taken

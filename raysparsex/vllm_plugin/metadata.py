@@ -1,0 +1,65 @@
+"""What the scheduler half tells the worker halves each engine step, and what they answer.
+
+Everything is a plain value that pickles: with tensor parallelism the workers are other processes.
+The order in which a worker half acts on it is part of the contract:
+
+    1. stop     jobs whose requests ended: their segments may be dropped in this same step
+    2. drop     segments that the ledger gave up
+    3. publish  copy K and V out of blocks, which are held at least until this step is over
+    4. start    new jobs; then slices of running jobs
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata
+
+from raysparsex.ids import BlockId, RequestId, SegmentId
+from raysparsex.plan.reuse_plan import ReusePlan
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillJob:
+    """A sparse prefill to be produced into blocks that vLLM allocated for the request."""
+
+    request: RequestId
+    tokens: npt.NDArray[np.int32]
+    """The whole prompt."""
+    blocks: list[BlockId]
+    plan: ReusePlan
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentAt:
+    """A segment and where its tokens stand in a request: positions [start, end)."""
+
+    segment: SegmentId
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """Segments to copy out of a request's blocks; ascending, of a bounded number of tokens."""
+
+    request: RequestId
+    blocks: list[BlockId]
+    segments: tuple[SegmentAt, ...]
+
+
+@dataclass(slots=True)
+class StepOrders(KVConnectorMetadata):
+    """One engine step's orders; see the module's docstring for their order."""
+
+    stop: list[RequestId] = field(default_factory=list)
+    drop: list[SegmentId] = field(default_factory=list)
+    publish: list[Publication] = field(default_factory=list)
+    release: list[RequestId] = field(default_factory=list)
+    """Finished requests whose last publication is in `publish`: vLLM may free their blocks."""
+    start: list[PrefillJob] = field(default_factory=list)
+    idle: bool = False
+    """No other request is computed in this step, so a longer slice delays nobody."""

@@ -1,0 +1,116 @@
+"""What a request will leave to others: its segments, queued, and issued in bounded portions.
+
+A segment enters the ledger at the moment its copy is ordered. Workers carry out orders in step
+order, so a later step may count on it. Reused tokens are never published again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from raysparsex.ids import BlockId, RequestId, SegmentId
+from raysparsex.registry.ledger import SegmentLedger
+from raysparsex.segment.coverage import ReusedSpan, SegmentRecord
+from raysparsex.segment.identity import token_bytes
+from raysparsex.vllm_plugin.metadata import Publication, SegmentAt
+from raysparsex.vllm_plugin.prompt_segments import PromptSegments
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A segment as it stands in a request, from position `start` on."""
+
+    record: SegmentRecord
+    start: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.record.token_count
+
+
+def candidates(
+    segments: PromptSegments, *, depth: int, reused: Iterable[ReusedSpan] = ()
+) -> Iterator[Candidate]:
+    """The publishable segments of a text: those that touch no reused span."""
+    kept_out = np.zeros(len(segments.tokens), dtype=bool)
+    for span in reused:
+        kept_out[span.start - segments.offset : span.end - segments.offset] = True
+    neighbours = [segments.before, *segments.ids, None]
+    for index, (first, last) in enumerate(pairwise(segments.cuts.tolist())):
+        if kept_out[first:last].any():
+            continue
+        start = segments.offset + first
+        record = SegmentRecord(
+            id=segments.ids[index],
+            tokens=token_bytes(segments.tokens[first:last]),
+            base_position=start,
+            depth=depth,
+            context_free=start == 0,
+            previous=neighbours[index],
+            following=neighbours[index + 2],
+        )
+        yield Candidate(record, start)
+
+
+@dataclass(slots=True)
+class Portion:
+    """Orders of one step."""
+
+    publications: list[Publication] = field(default_factory=list)
+    evicted: list[SegmentId] = field(default_factory=list)
+    tokens: int = 0
+    exhausted: list[RequestId] = field(default_factory=list)
+    """Requests of which nothing is left to publish after this step."""
+
+
+class PublishQueue:
+    """Candidates by request, first come first served."""
+
+    def __init__(self, ledger: SegmentLedger) -> None:
+        self._ledger = ledger
+        self._waiting: OrderedDict[RequestId, list[Candidate]] = OrderedDict()
+
+    def add(self, request: RequestId, found: Iterable[Candidate]) -> bool:
+        """Queue what of these the ledger lacks, ascending; whether anything is queued now."""
+        fresh = [c for c in found if self._ledger.wants(c.record.id, c.record.depth)]
+        if fresh:
+            self._waiting.setdefault(request, []).extend(fresh)
+        return request in self._waiting
+
+    def cancel(self, request: RequestId) -> None:
+        """The request's blocks are about to go."""
+        self._waiting.pop(request, None)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def portion(
+        self, tokens: int, blocks_of: Callable[[RequestId], list[BlockId]]
+    ) -> Portion:
+        """Take candidates of about this many tokens, and enter them into the ledger."""
+        portion = Portion()
+        for request in list(self._waiting):
+            if tokens <= 0:
+                break
+            waiting = self._waiting[request]
+            taken: list[SegmentAt] = []
+            while waiting and tokens > 0:
+                candidate = waiting.pop(0)
+                added = self._ledger.add(candidate.record)
+                portion.evicted += added.evicted
+                if added.accepted:
+                    at = SegmentAt(candidate.record.id, candidate.start, candidate.end)
+                    taken.append(at)
+                    tokens -= candidate.record.token_count
+                    portion.tokens += candidate.record.token_count
+            if taken:
+                portion.publications.append(Publication(request, blocks_of(request), tuple(taken)))
+            if not waiting:
+                del self._waiting[request]
+                portion.exhausted.append(request)
+        return portion

@@ -1,0 +1,65 @@
+"""What one request is told about its reuse: the response's `kv_transfer_params.reuse`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from raysparsex.config import ReuseMode
+from raysparsex.plan.reuse_plan import ReusePlan
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseReport:
+    """Token counts of one prompt: prompt = prefix + reused + new, recomputed <= reused."""
+
+    mode: ReuseMode
+    prompt_tokens: int
+    prefix_tokens: int
+    """Hit in vLLM's prefix cache."""
+    reused_tokens: int
+    """KV taken from segments."""
+    recomputed_tokens: int
+    """Of the reused tokens, those that the sparse layers computed afresh."""
+    new_tokens: int
+    full_layers: int
+    segments: int
+    """Reused spans."""
+    fallback: str | None
+    """Why nothing was reused although the request allowed it; None when nothing went wrong."""
+
+    def as_params(self) -> dict[str, Any]:
+        """The dict that travels in the response."""
+        return {"reuse": asdict(self) | {"mode": str(self.mode)}}
+
+
+def plain_report(
+    mode: ReuseMode, prompt_tokens: int, prefix_tokens: int, fallback: str | None
+) -> ReuseReport:
+    """The report of a prompt that vLLM prefilled by itself."""
+    return ReuseReport(
+        mode=mode,
+        prompt_tokens=prompt_tokens,
+        prefix_tokens=prefix_tokens,
+        reused_tokens=0,
+        recomputed_tokens=0,
+        new_tokens=prompt_tokens - prefix_tokens,
+        full_layers=0,
+        segments=0,
+        fallback=fallback,
+    )
+
+
+def sparse_report(plan: ReusePlan) -> ReuseReport:
+    """The report of a prompt that was prefilled by this plan."""
+    return ReuseReport(
+        mode=ReuseMode.SPARSE,
+        prompt_tokens=plan.prompt_tokens,
+        prefix_tokens=plan.prefix_tokens,
+        reused_tokens=plan.reused_tokens,
+        recomputed_tokens=plan.recomputed_tokens,
+        new_tokens=plan.new_tokens,
+        full_layers=plan.full_layers,
+        segments=len(plan.reused),
+        fallback=None,
+    )

@@ -1,0 +1,111 @@
+"""Segments between the paged cache and the store: reading out, and loading back aligned.
+
+On a CPU both sides are the same memory and a copy is a copy. On CUDA, copies to the host go to
+pinned memory on a stream of their own, and copies to the device are issued one layer ahead.
+The CUDA side follows PyTorch's stream rules but has not been run on a GPU yet.
+
+Shapes: L layers, N tokens, G KV heads, D head size, R reused tokens of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from raysparsex.errors import CorruptSegment
+from raysparsex.ids import SegmentId
+from raysparsex.segment.coverage import ReusedSpan
+from raysparsex.sparse.rope_align import Rotation
+from raysparsex.store.base import SegmentStore
+from raysparsex.vllm_plugin.decoder import DecoderModel
+from raysparsex.vllm_plugin.metadata import Publication
+
+
+class HostCopies:
+    """Copies device tensors to the host without holding up the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor in host memory of its own; on CUDA filled once `wait` has returned."""
+        if self._stream is None:
+            return tensor.contiguous().clone() if tensor.is_contiguous() else tensor.contiguous()
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._stream.wait_stream(torch.cuda.current_stream(tensor.device))
+        with torch.cuda.stream(self._stream):
+            host.copy_(tensor, non_blocking=True)
+        tensor.record_stream(self._stream)
+        return host
+
+    def wait(self) -> None:
+        """Return when every copy issued so far is complete."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
+
+def read_out(
+    model: DecoderModel, publication: Publication, copies: HostCopies
+) -> list[tuple[SegmentId, torch.Tensor]]:
+    """KV [L, 2, N, G, D] of each segment of a publication, read from the request's blocks."""
+    first, last = publication.segments[0].start, publication.segments[-1].end
+    blocks = torch.tensor(publication.blocks, dtype=torch.int32, device=model.device)
+    layers = [torch.stack(layer.cache.read(blocks, first, last)) for layer in model.layers]
+    run = torch.stack(layers)
+    return [
+        (at.segment, copies.to_host(run[:, :, at.start - first : at.end - first]))
+        for at in publication.segments
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Rows of one stored segment that serve one reused span."""
+
+    kv: torch.Tensor
+    rows: slice
+
+
+class AlignedLoader:
+    """`SegmentLoader` over a store: the reused spans' K and V, keys rotated to their new place.
+
+    Holds the stored tensors from the start, so what a plan counts on cannot leave under it. Raises
+    SegmentUnavailable or CorruptSegment at construction, before anything is computed.
+    """
+
+    def __init__(
+        self, model: DecoderModel, store: SegmentStore, spans: Sequence[ReusedSpan]
+    ) -> None:
+        self._model = model
+        self._sources = [_source(store, span, model) for span in spans]
+        self._shifts_R = torch.cat(
+            [torch.full((span.end - span.start,), span.shift) for span in spans]
+        )
+        self._rotations: dict[int, Rotation] = {}
+
+    def load(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `SegmentLoader.load`."""
+        kv = torch.cat([source.kv[layer, :, source.rows] for source in self._sources], dim=1)
+        kv = kv.to(self._model.device, non_blocking=True)
+        aligner = self._model.layers[layer].aligner
+        return aligner.apply(kv[0], self._rotation(layer)), kv[1]
+
+    def _rotation(self, layer: int) -> Rotation:
+        """Layers that share an aligner share its angles."""
+        aligner = self._model.layers[layer].aligner
+        if id(aligner) not in self._rotations:
+            rotation = aligner.rotation(self._shifts_R, self._model.device)
+            self._rotations[id(aligner)] = rotation
+        return self._rotations[id(aligner)]
+
+
+def _source(store: SegmentStore, span: ReusedSpan, model: DecoderModel) -> _Source:
+    kv = store.get(span.segment)
+    rows = slice(span.offset, span.offset + span.end - span.start)
+    attention = model.layers[0].attention
+    expected = (len(model.layers), 2, attention.num_kv_heads, attention.head_size)
+    if (*kv.shape[:2], *kv.shape[3:]) != expected or kv.shape[2] < rows.stop:
+        raise CorruptSegment(f"stored KV of shape {tuple(kv.shape)} does not fit its plan")
+    return _Source(kv, rows)
