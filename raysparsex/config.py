@@ -67,13 +67,13 @@ class ReuseConfig(_Frozen):
     selector: SelectorName = Field(default=SelectorName.TWO_STEP, description="default selector")
     budget: float = Field(default=0.15, ge=0, le=1, description="share of reused tokens recomputed")
     full_layers: int | None = Field(
-        None, ge=0, description="early layers computed for all tokens; unset: a share of the depth"
+        default=None, ge=0, description="early layers computed for all tokens; unset: a share of the depth"
     )
     min_reused_tokens: int = Field(
-        128, ge=1, description="prompts with fewer reusable tokens are prefilled plainly"
+        default=48, ge=1, description="prompts with fewer reusable tokens are prefilled plainly"
     )
     max_depth: int = Field(
-        4, ge=1, description="how often approximate values may build on approximate values"
+        default=4, ge=1, description="how often approximate values may build on approximate values"
     )
 
 
@@ -87,13 +87,13 @@ class SliceConfig(_Frozen):
     """How much of a sparse prefill one engine step may do, so that other streams keep decoding."""
 
     token_layers: int = Field(
-        2048, ge=1, description="compute of one slice: tokens times layers they pass"
+        default=2048, ge=1, description="compute of one slice: tokens times layers they pass"
     )
     chunk_tokens: int = Field(
-        1024, ge=1, description="tokens computed at once, which bounds activation memory"
+        default=1024, ge=1, description="tokens computed at once, which bounds activation memory"
     )
     idle_factor: int = Field(
-        8, ge=1, description="slices per engine step while no stream is waiting for its next token"
+        default=8, ge=1, description="slices per engine step while no stream is waiting for its next token"
     )
 
 

@@ -96,7 +96,9 @@ class LayerEvidence:
         return self._decoder.sum_over_ranks(mass_N)[self._reused_R]
 
     def deviation(self) -> torch.Tensor:
-        """See `token_select.Evidence`."""
+        """See `token_select.Evidence`; all ones at layer 0, where no context has come in yet."""
+        if self._layer == 0:
+            return torch.ones(len(self._reused_R), device=self._reused_R.device)
         return self._decoder.sum_over_ranks(self._squared_change_R2).sqrt().sum(dim=1)
 
     def attended_by(self, seeds: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

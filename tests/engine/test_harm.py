@@ -1,0 +1,139 @@
+"""What must not happen when things go wrong; each test is named by the harm."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from raysparsex.config import SliceConfig
+from raysparsex.errors import SegmentUnavailable
+from tests.engine.engine import Engine
+
+
+SMALL_SLICES = SliceConfig(token_layers=256, chunk_tokens=256, idle_factor=1)
+
+
+def tokens(rng: random.Random, count: int) -> list[int]:
+    return [rng.randrange(10, 2000) for _ in range(count)]
+
+
+@pytest.fixture
+def moved(engine: Engine) -> Iterator[list[int]]:
+    """A prompt of 1,500 tokens, nearly all of them held."""
+    rng = random.Random(0)
+    documents = [tokens(rng, 350) for _ in range(4)]
+    engine.one([*tokens(rng, 17), *sum(documents, [])])
+    yield [*tokens(rng, 50), *sum(reversed(documents), []), *tokens(rng, 50)]
+
+
+def begin(engine: Engine, name: str, prompt: list[int], max_tokens: int = 50) -> None:
+    from vllm import SamplingParams
+
+    sampling = SamplingParams(max_tokens=max_tokens, temperature=0, ignore_eos=True)
+    engine.llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, sampling)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 5, 20])
+def test_an_abort_leaves_a_block_a_pin_or_a_job(
+    engine: Engine, moved: list[int], steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Small slices, so that the job takes several steps; the fixture checks what is left.
+    monkeypatch.setattr(engine.worker, "_slice", SMALL_SLICES)
+    begin(engine, "aborted", moved)
+    for _ in range(steps):
+        engine.llm.llm_engine.step()
+    engine.llm.llm_engine.abort_request(["aborted"])
+    engine.settle()
+    engine.assert_nothing_held()
+    reuse = engine.one(moved).reuse
+    assert reuse["reused_tokens"] + reuse["prefix_tokens"] > 1000, "the engine did not go on"
+
+
+def test_a_lost_segment_gives_a_wrong_answer(engine: Engine, moved: list[int]) -> None:
+    right = engine.one(moved, reuse="off")
+    store = engine.worker._store
+    for segment in list(store._kv)[::3]:
+        store.drop(segment)
+    answer = engine.one(moved)
+    assert answer.reuse["fallback"]
+    assert answer.reuse["reused_tokens"] == 0
+    assert answer.tokens == right.tokens
+    engine.forget()
+
+
+@pytest.mark.parametrize("after", [0, 3, 7])
+def test_a_failing_load_in_mid_prefill_gives_a_wrong_answer(
+    engine: Engine, moved: list[int], after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raysparsex.vllm_plugin.transfer import AlignedLoader
+
+    right = engine.one(moved, reuse="off")
+    load, calls = AlignedLoader.load, [0]
+
+    def failing(self: AlignedLoader, layer: int) -> Any:
+        calls[0] += 1
+        if calls[0] > after:
+            raise SegmentUnavailable("gone")
+        return load(self, layer)
+
+    monkeypatch.setattr(AlignedLoader, "load", failing)
+    answer = engine.one(moved, full_layers=0)
+    if calls[0] > after:
+        assert answer.reuse["fallback"]
+        assert answer.tokens == right.tokens
+    monkeypatch.undo()
+    engine.forget()
+
+
+def test_damaged_record_shape_gives_a_wrong_answer(engine: Engine, moved: list[int]) -> None:
+    right = engine.one(moved, reuse="off")
+    kv = engine.worker._store._kv
+    victim = next(iter(kv))
+    kv[victim] = kv[victim][:, :, :1]
+    answer = engine.one(moved)
+    assert answer.tokens == right.tokens or answer.reuse["fallback"] is None
+    if answer.reuse["reused_tokens"] == 0:
+        assert answer.reuse["fallback"]
+    engine.worker._store._bytes = sum(t.nbytes for t in kv.values())
+    engine.forget()
+
+
+def test_a_long_sparse_prefill_stops_running_streams(
+    engine: Engine, moved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.worker, "_slice", SMALL_SLICES)
+    rng = random.Random(1)
+    begin(engine, "stream", tokens(rng, 50), max_tokens=200)
+    for _ in range(3):
+        engine.llm.llm_engine.step()
+    begin(engine, "long", moved, max_tokens=1)
+    tokens_meanwhile = 0
+    for _ in range(300):
+        outputs = engine.llm.llm_engine.step()
+        tokens_meanwhile += any(output.request_id.startswith("stream") for output in outputs)
+        if any(output.request_id.startswith("long") for output in outputs):
+            break
+    assert tokens_meanwhile >= 10
+    engine.settle()
+
+
+def test_a_small_store_stops_the_engine(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(2)
+    ledger, store = engine.half.ledger, engine.worker._store
+    room = 500 * ledger._bytes_per_token
+    monkeypatch.setattr(ledger, "_budget", room)
+    monkeypatch.setattr(store, "_budget", room)
+    first = tokens(rng, 400)
+    for prompt in [first, *(tokens(rng, 400) for _ in range(5))]:
+        engine.one(prompt)
+        assert 0 < store.held_bytes <= room
+    assert engine.one([*tokens(rng, 9), *first, *tokens(rng, 30)]).reuse["reused_tokens"] == 0
+
+
+def test_bad_parameters_stop_the_engine(engine: Engine) -> None:
+    answer = engine.one(tokens(random.Random(3), 200), reuse="nonsense")
+    assert answer.reuse["mode"] == "exact"
+    assert "kv_transfer_params.reuse" in answer.reuse["fallback"]

@@ -1,0 +1,87 @@
+"""The engine's sparse prefill gives what the slow reference gives."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from raysparsex.config import SelectorName
+from raysparsex.sparse.reference import (
+    LlamaSizes,
+    ReferenceLlama,
+    Reuse,
+    full_prefill,
+    sparse_prefill,
+)
+from tests.engine.engine import Engine
+
+TOLERANCE = 2e-3
+"""In log-probability: both are float32, but sum in other orders through all layers."""
+
+
+@pytest.fixture(scope="module")
+def reference(random_llama: Path) -> ReferenceLlama:
+    sizes = LlamaSizes(layers=6, heads=4, kv_heads=2, rope_theta=500000.0, norm_eps=1e-6)
+    return ReferenceLlama(load_file(random_llama / "model.safetensors"), sizes)
+
+
+def tokens(rng: random.Random, count: int) -> list[int]:
+    return [rng.randrange(10, 2000) for _ in range(count)]
+
+
+@pytest.mark.parametrize("selector", ["two_step", "sparse_q", "none"])
+@pytest.mark.parametrize("full_layers", [0, 1, 3, 6])
+def test_sparse_prefill_agrees_with_the_reference(
+    engine: Engine, reference: ReferenceLlama, selector: str, full_layers: int
+) -> None:
+    rng = random.Random(full_layers)
+    first, second = tokens(rng, 150), tokens(rng, 120)
+    lead, gap, tail = tokens(rng, 23), tokens(rng, 9), tokens(rng, 40)
+    source = [*tokens(rng, 30), *first, *tokens(rng, 5), *second, *tokens(rng, 20)]
+    prompt = [*lead, *second, *gap, *first, *tail]
+    engine.one(source)
+
+    answer = engine.one(
+        prompt, reuse="sparse", selector=selector, full_layers=full_layers, budget=0.2
+    )
+
+    held = full_prefill(reference, source)[1]
+    reuse = [
+        Reuse(23, 143, held, 185),
+        Reuse(152, 302, held, 30),
+    ]
+    assert answer.reuse["reused_tokens"] == 270
+    outcome = sparse_prefill(
+        reference,
+        prompt,
+        reuse,
+        full_layers=full_layers,
+        selector=SelectorName(selector),
+        picks=answer.reuse["recomputed_tokens"],
+    )
+    expected = outcome.logits.log_softmax(-1)
+    for token, logprob in answer.logprobs[0].items():
+        assert logprob == pytest.approx(expected[token].item(), abs=TOLERANCE)
+
+
+def test_the_reference_tells_right_from_wrong(reference: ReferenceLlama) -> None:
+    """Naive reuse differs from full prefill by far more than the tolerance above."""
+    rng = random.Random(1)
+    document, prompt_tail = tokens(rng, 100), tokens(rng, 20)
+    held = full_prefill(reference, [*tokens(rng, 50), *document])[1]
+    prompt = [*tokens(rng, 10), *document, *prompt_tail]
+    naive = sparse_prefill(
+        reference,
+        prompt,
+        [Reuse(10, 110, held, 50)],
+        full_layers=0,
+        selector=SelectorName.NONE,
+        picks=0,
+    )
+    full, _ = full_prefill(reference, prompt)
+    assert (naive.logits.log_softmax(-1) - full.log_softmax(-1)).abs().max() > 50 * TOLERANCE
+    assert torch.isfinite(naive.logits).all()
