@@ -50,13 +50,17 @@ class SegmentConfig(_Frozen):
     """How prompts are cut into segments. All lengths in tokens."""
 
     min_tokens: int = Field(default=16, ge=1, description="no segment shorter than this is reused")
-    average_tokens: int = Field(default=32, ge=1, description="aim of content-defined cuts")
+    average_tokens: int = Field(
+        default=32, ge=1, description="aim of content-defined cuts; never under 2 * min_tokens - 1"
+    )
     max_tokens: int = Field(default=256, ge=1, description="a cut is forced after this many tokens")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if not self.min_tokens <= self.average_tokens <= self.max_tokens:
-            raise ValueError("min_tokens <= average_tokens <= max_tokens must hold")
+        if max(2 * self.min_tokens - 1, self.average_tokens) > self.max_tokens:
+            raise ValueError(
+                "max_tokens must be at least average_tokens and 2 * min_tokens - 1; raise it"
+            )
         return self
 
 

@@ -56,9 +56,9 @@ def _reasons_of_cache(kv_cache_config: KVCacheConfig) -> Iterator[str]:
     from vllm.v1.kv_cache_interface import FullAttentionSpec
 
     spec = kv_cache_config.kv_cache_groups[0].kv_cache_spec
-    if not isinstance(spec, FullAttentionSpec):
-        yield f"its KV cache is a {type(spec).__name__}, not full attention"
-    elif getattr(spec, "sliding_window", None) is not None:
+    if getattr(spec, "sliding_window", None) is not None:
         yield "sliding-window layers do not attend to all of the prompt"
     elif getattr(spec, "attention_chunk_size", None) is not None:
         yield "chunked-attention layers do not attend to all of the prompt"
+    elif not isinstance(spec, FullAttentionSpec):
+        yield f"its KV cache is a {type(spec).__name__}, not full attention"

@@ -115,10 +115,7 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
 
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> KVConnectorMetadata:
         """See `SchedulerHalf.orders`."""
-        return self.scheduler.orders(
-            scheduler_output.total_num_scheduled_tokens,
-            scheduler_output.preempted_req_ids or (),
-        )
+        return self.scheduler.orders(scheduler_output.total_num_scheduled_tokens)
 
     def update_connector_output(self, connector_output: KVConnectorOutput) -> None:
         """See `SchedulerHalf.produced`."""

@@ -75,9 +75,8 @@ class DecoderModel:
             )
         self.vllm_config = vllm_config
         self.model = model
-        self.layers = [
-            _open_layer(module, vllm_config, kv_caches) for module in model.model.layers
-        ]
+        aligners = _Aligners(vllm_config)
+        self.layers = [_open_layer(module, kv_caches, aligners) for module in model.model.layers]
         self.device = next(iter(kv_caches.values())).device
         self.names = [layer.attention.layer_name for layer in self.layers]
         self.block_size = self.layers[0].cache.block_size
@@ -92,7 +91,7 @@ class DecoderModel:
 
 
 def _open_layer(
-    module: torch.nn.Module, vllm_config: VllmConfig, kv_caches: dict[str, torch.Tensor]
+    module: torch.nn.Module, kv_caches: dict[str, torch.Tensor], aligners: _Aligners
 ) -> DecoderLayer:
     attention = _only(module, Attention, "attention")
     cache = kv_caches[attention.layer_name]
@@ -101,7 +100,7 @@ def _open_layer(
         module=module,
         attention=attention,
         cache=PagedCache(attention, cache, find_layout(attention, cache)),
-        aligner=_aligner(rotary, vllm_config),
+        aligner=aligners.of(rotary),
     )
 
 
@@ -112,17 +111,25 @@ def _only(module: torch.nn.Module, kind: type, name: str) -> Any:
     return found[0]
 
 
-def _aligner(rotary: Any, vllm_config: VllmConfig) -> RopeAligner:
-    """The aligner of a layer, checked against the table that vLLM rotates with."""
-    parameters = vllm_config.model_config.hf_text_config.rope_parameters
-    frequencies = inverse_frequencies(parameters, rotary.rotary_dim)
-    _check_frequencies(frequencies, rotary.cos_sin_cache)
-    return RopeAligner(
-        rotary_dim=rotary.rotary_dim,
-        head_dim=rotary.head_size,
-        inv_freq=frequencies,
-        is_neox_style=rotary.is_neox_style,
-    )
+class _Aligners:
+    """One aligner for each rotary embedding; vLLM shares those that are alike between layers."""
+
+    def __init__(self, vllm_config: VllmConfig) -> None:
+        self._parameters = vllm_config.model_config.hf_text_config.rope_parameters
+        self._made: dict[int, RopeAligner] = {}
+
+    def of(self, rotary: Any) -> RopeAligner:
+        """The aligner, checked against the table that vLLM rotates with."""
+        if id(rotary) not in self._made:
+            frequencies = inverse_frequencies(self._parameters, rotary.rotary_dim)
+            _check_frequencies(frequencies, rotary.cos_sin_cache)
+            self._made[id(rotary)] = RopeAligner(
+                rotary_dim=rotary.rotary_dim,
+                head_dim=rotary.head_size,
+                inv_freq=frequencies,
+                is_neox_style=rotary.is_neox_style,
+            )
+        return self._made[id(rotary)]
 
 
 def _check_frequencies(frequencies: torch.Tensor, table: torch.Tensor) -> None:

@@ -86,8 +86,9 @@ class PublishQueue:
         """The request's blocks are about to go."""
         self._waiting.pop(request, None)
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    def requests(self) -> list[RequestId]:
+        """Requests of which something is queued."""
+        return list(self._waiting)
 
     def portion(
         self, tokens: int, blocks_of: Callable[[RequestId], list[BlockId]]

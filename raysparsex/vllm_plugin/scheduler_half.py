@@ -168,10 +168,9 @@ class SchedulerHalf:
         self._orders.start.append(PrefillJob(owner, prompt.tokens, blocks, plan, seed))
         return plan
 
-    def orders(self, scheduled_tokens: int, preempted: Iterable[str]) -> StepOrders:
+    def orders(self, scheduled_tokens: int) -> StepOrders:
         """This step's orders; called once per step."""
-        for request in preempted:
-            self._queue.cancel(RequestId(request))
+        self._cancel_preempted()
         self._queue_computed_prompts()
         orders, self._orders = self._orders, StepOrders()
         orders.idle = scheduled_tokens == 0
@@ -290,11 +289,18 @@ class SchedulerHalf:
             budget=reuse.budget if params.budget is None else float(params.budget),
         )
 
+    def _cancel_preempted(self) -> None:
+        """A preempted request has lost its blocks; it starts again from nothing computed."""
+        for owner in self._queue.requests():
+            tracked = self._tracked.get(owner)
+            if tracked and not _prompt_is_computed(tracked.request):
+                self._queue.cancel(owner)
+                self._prefilling[owner] = tracked
+
     def _queue_computed_prompts(self) -> None:
         """Prompts whose last token was scheduled in an earlier step are computed by now."""
         for owner, tracked in list(self._prefilling.items()):
-            request = tracked.request
-            if request.num_computed_tokens >= request.num_prompt_tokens:
+            if _prompt_is_computed(tracked.request):
                 del self._prefilling[owner]
                 self._queue.add(owner, self._prompt_candidates(tracked))
 
@@ -310,7 +316,7 @@ class SchedulerHalf:
         request, owner = tracked.request, RequestId(tracked.request.request_id)
         # The last token was sampled, but its K and V were never computed.
         computed = min(request.num_computed_tokens, request.num_tokens - 1)
-        if not tracked.publishes or computed < request.num_prompt_tokens:
+        if not tracked.publishes or not _prompt_is_computed(request):
             return False
         self._queue.add(owner, self._prompt_candidates(tracked))
         assert tracked.prompt is not None
@@ -347,6 +353,10 @@ def default_full_layers(layers: int) -> int:
     made on a model of 8 layers; deeper models need a smaller share, so calibrate.
     """
     return max(1, round(layers * 3 / 8))
+
+
+def _prompt_is_computed(request: Request) -> bool:
+    return bool(request.num_computed_tokens >= request.num_prompt_tokens)
 
 
 def _why_plain(request: Request) -> str | None:

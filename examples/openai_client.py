@@ -1,0 +1,28 @@
+"""An OpenAI client that knows nothing of RaySparseX. Run: python -m examples.openai_client"""
+
+from __future__ import annotations
+
+import sys
+
+from openai import OpenAI
+
+
+def main(base_url: str) -> str:
+    """Ask one question about one document; prints and returns the answer."""
+    client = OpenAI(base_url=base_url, api_key="none")
+    completion = client.chat.completions.create(
+        model=client.models.list().data[0].id,
+        messages=[
+            {"role": "system", "content": "Answer from the documents."},
+            {"role": "user", "content": "Anna lives in Paris.\n\nWhere does Anna live?"},
+        ],
+        temperature=0,
+        max_tokens=16,
+    )
+    answer = (completion.choices[0].message.content or "").strip()
+    print(f"Where does Anna live? {answer}")
+    return answer
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000/v1")
