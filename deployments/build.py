@@ -1,0 +1,165 @@
+"""Builds the Ray Serve application from settings: one OpenAI ingress, one LLM deployment.
+
+Everything runs in fractions of a CPU, so that the whole application fits on two. Which process
+does what, and how requests are checked, is in `ingress.py` and `llm_replica.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray import serve
+from ray.serve import Application
+from ray.serve.llm import LLMConfig, build_llm_deployment
+
+import raysparsex
+
+from .ingress import ReuseIngress, model_cards, with_routes
+from .llm_replica import LocalModelCallback, ReuseServer
+from .settings import EngineConfig, Settings, model_id, model_source
+
+CONNECTOR = "RaySparseXConnector"
+CONNECTOR_MODULE = "raysparsex.vllm_plugin.connector"
+FITTED = -1
+"""for vLLM: the model's own length, or the longest that fits into the KV cache"""
+SMALL_MODEL_BYTES = 100 << 20
+REPLICA_CPUS = 0.2
+INGRESS_CPUS = 0.1
+
+
+def build_app(settings: Settings, retry_failed_start: bool = True) -> Application:
+    """The application for `serve run` and `serve.run`."""
+    on_gpu = _has_gpu()
+    config = llm_config(settings, on_gpu)
+    retries = {} if retry_failed_start else {"max_constructor_retry_count": 1}
+    server = build_llm_deployment(config, name_prefix="llm:", override_serve_options=retries)
+    ingress = serve.deployment(
+        with_routes(ReuseIngress),
+        name="openai",
+        num_replicas=1,
+        max_ongoing_requests=1_000_000,
+        ray_actor_options={
+            "num_cpus": INGRESS_CPUS,
+            "runtime_env": {"env_vars": _process_environment(settings, on_gpu)},
+        },
+    )
+    return ingress.bind(llm_deployments={config.model_id: server}, model_cards=model_cards(config))
+
+
+def llm_config(settings: Settings, on_gpu: bool) -> LLMConfig:
+    """The settings in the words of `ray.serve.llm`."""
+    source = model_source(settings)
+    return LLMConfig(
+        model_loading_config={"model_id": model_id(settings), "model_source": source},
+        server_cls=ReuseServer,
+        engine_kwargs=engine_kwargs(settings, on_gpu),
+        accelerator_config={"kind": "gpu" if on_gpu else "cpu"},
+        placement_group_config=_placement(settings.engine, on_gpu),
+        deployment_config=_replicas(settings.engine),
+        callback_config=({"callback_class": LocalModelCallback} if os.path.isdir(source) else {}),
+        runtime_env={"env_vars": _process_environment(settings, on_gpu)},
+        experimental_configs={"stream_batching_interval_ms": 0},
+    )
+
+
+def engine_kwargs(settings: Settings, on_gpu: bool) -> dict[str, Any]:
+    """What vLLM's engine and its OpenAI layer are given."""
+    engine = settings.engine
+    kv_cache_bytes = engine.kv_cache_bytes or (None if on_gpu else _cpu_kv_cache_bytes(settings))
+    return {
+        "max_model_len": engine.max_model_len or FITTED,
+        **({"kv_cache_memory_bytes": kv_cache_bytes} if kv_cache_bytes else {}),
+        "dtype": _dtype(settings, on_gpu),
+        "tensor_parallel_size": engine.tensor_parallel,
+        "gpu_memory_utilization": engine.gpu_memory_utilization,
+        "max_num_seqs": engine.max_num_seqs,
+        "enforce_eager": _eager(settings, on_gpu),
+        "enable_prefix_caching": True,
+        "enable_prompt_tokens_details": True,
+        **_kv_transfer(settings),
+    }
+
+
+def _cpu_kv_cache_bytes(settings: Settings) -> int:
+    """What is of use and no more: vLLM fills the cache when it starts, at 0.6 GB/s or so."""
+    folder = Path(model_source(settings))
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    useful = 512 << 20 if 0 < weights < SMALL_MODEL_BYTES else 4 << 30
+    return min(useful, psutil.virtual_memory().total // 4)
+
+
+def _eager(settings: Settings, on_gpu: bool) -> bool:
+    chosen = settings.engine.enforce_eager
+    return not on_gpu if chosen is None else chosen
+
+
+def _dtype(settings: Settings, on_gpu: bool) -> str:
+    """On a CPU, float32 weights stay float32: vLLM's `auto` would halve their precision."""
+    stored = Path(model_source(settings), "config.json")
+    if settings.engine.dtype != "auto" or on_gpu or not stored.is_file():
+        return settings.engine.dtype
+    config = json.loads(stored.read_text(encoding="utf-8"))
+    return "float32" if "float32" in (config.get("dtype"), config.get("torch_dtype")) else "auto"
+
+
+def _kv_transfer(settings: Settings) -> dict[str, Any]:
+    return {
+        "kv_transfer_config": {
+            "kv_connector": CONNECTOR,
+            "kv_connector_module_path": CONNECTOR_MODULE,
+            "kv_role": "kv_both",
+            "kv_connector_extra_config": settings.for_plugin().model_dump(mode="json"),
+            "kv_load_failure_policy": "recompute",
+        }
+    }
+
+
+def _placement(engine: EngineConfig, on_gpu: bool) -> dict[str, Any]:
+    device = {"GPU": 1} if on_gpu else {"CPU": REPLICA_CPUS}
+    return {"bundle_per_worker": device, "strategy": "PACK"}
+
+
+def _replicas(engine: EngineConfig) -> dict[str, Any]:
+    actor = {"ray_actor_options": {"num_cpus": REPLICA_CPUS}}
+    if engine.max_replicas is None:
+        return {**actor, "num_replicas": engine.replicas}
+    bounds = {"min_replicas": engine.replicas, "max_replicas": engine.max_replicas}
+    aim = {"target_ongoing_requests": max(1, engine.max_num_seqs // 2)}
+    return {**actor, "autoscaling_config": {**bounds, **aim}}
+
+
+def _process_environment(settings: Settings, on_gpu: bool) -> dict[str, str]:
+    """Environment of every process that imports vLLM.
+
+    Ray gives an actor with less than one CPU a single OpenMP thread, and vLLM's own binding
+    refuses machines with two CPUs when a connector is set: threads are therefore set here.
+    """
+    source = model_source(settings)
+    root = str(Path(raysparsex.__file__).parent.parent)
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    cpus = len(os.sched_getaffinity(0))
+    threads = settings.engine.threads or max(1, cpus // settings.engine.replicas)
+    environment = {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "OMP_NUM_THREADS": str(threads),
+        "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if os.path.isdir(source):
+        environment["HF_HUB_OFFLINE"] = "1"
+    if _eager(settings, on_gpu):
+        # Even when eager, vLLM compiles some functions on first use: 15 s for the first logprobs.
+        environment["TORCHDYNAMO_DISABLE"] = "1"
+    return environment
+
+
+def _has_gpu() -> bool:
+    if ray.is_initialized():
+        return bool(ray.cluster_resources().get("GPU", 0) > 0)
+    return os.path.exists("/dev/nvidiactl")

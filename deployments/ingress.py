@@ -1,0 +1,111 @@
+"""The HTTP side: OpenAI's endpoints, with requests checked before they reach a replica.
+
+`ray.serve.llm` does the work; this subclass checks `kv_transfer_params` and gives every error
+OpenAI's form. Which replica answers is the request router's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
+from ray.llm._internal.common.errors import VLLM_CLIENT_ERRORS
+from ray.llm._internal.serve.core.configs.openai_api_models import (
+    ErrorResponse,
+    OpenAIHTTPException,
+    to_model_metadata,
+)
+from ray.llm._internal.serve.core.ingress.ingress import DEFAULT_ENDPOINTS
+from ray.llm._internal.serve.core.ingress.middleware import SetRequestIdMiddleware
+from ray.serve.llm import LLMConfig
+from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
+from starlette.responses import PlainTextResponse, Response
+
+from raysparsex.config import parse_request
+from raysparsex.errors import InvalidRequest
+
+from .metrics import page
+from .openai_errors import RequestRefused, install_handlers, refusal_response, refused_by_engine
+
+ENDPOINTS: dict[str, Callable[[FastAPI], Any]] = {
+    **{name: DEFAULT_ENDPOINTS[name] for name in ("models", "model_data", "completions", "chat")},
+    **{name: DEFAULT_ENDPOINTS[name] for name in ("tokenize", "detokenize")},
+    "engine_facts": lambda app: app.get("/raysparsex/engine"),
+    "metrics": lambda app: app.get("/metrics"),
+}
+
+
+class ReuseIngress(OpenAiIngress):
+    """OpenAI's endpoints of one model."""
+
+    async def engine_facts(self) -> dict[str, Any]:
+        """What the model's engine holds now, for operators and tests; one replica answers."""
+        handle = next(iter(self._default_serve_handles.values()))
+        facts: dict[str, Any] = await handle.options(stream=False).engine_facts.remote()
+        return facts
+
+    async def metrics(self) -> Response:
+        """The Prometheus page of the whole deployment."""
+        return PlainTextResponse(await page())
+
+    async def _process_llm_request(
+        self, body: Any, call_method: str, raw_request: Request | None = None
+    ) -> Response:
+        _check(body)
+        response: Response = await super()._process_llm_request(body, call_method, raw_request)
+        return response
+
+    async def _get_model_id(self, model: str | None) -> str:
+        known = ", ".join(self._model_cards)
+        if model is not None and model not in self._model_cards:
+            message = f"model: there is no model {model!r}; allowed: {known}"
+            raise RequestRefused(404, message, "model", "model_not_found")
+        served: str = await super()._get_model_id(model)
+        return served
+
+    async def _get_response(self, **call: Any) -> AsyncGenerator[Any, None]:
+        async for response in super()._get_response(**call):
+            first = response[0] if isinstance(response, list) and response else response
+            if isinstance(first, ErrorResponse):
+                raise refused_by_engine(first.error.code, first.error.message, first.error.param)
+            yield response
+
+
+def _check(body: Any) -> None:
+    """What neither pydantic nor the engine checks, or what they refuse without naming the field."""
+    if getattr(body, "messages", None) == []:
+        raise RequestRefused(400, "messages: is empty; allowed: at least one", "messages")
+    try:
+        parse_request(body.kv_transfer_params)
+    except InvalidRequest as error:
+        raise RequestRefused(400, str(error), error.field, "invalid_value") from error
+
+
+def with_routes(ingress: type[OpenAiIngress]) -> Any:
+    """The class with its HTTP routes, as Ray Serve wants it."""
+    app = FastAPI(title="RaySparseX", strict_content_type=False)
+    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"])
+    app.add_middleware(SetRequestIdMiddleware)
+    install_handlers(app)
+    app.add_exception_handler(OpenAIHTTPException, _on_serve_refusal)
+    for refusal in VLLM_CLIENT_ERRORS:
+        app.add_exception_handler(refusal, _on_engine_refusal)
+    return make_fastapi_ingress(ingress, endpoint_map=ENDPOINTS, app=app)
+
+
+def model_cards(config: LLMConfig) -> dict[str, Any]:
+    """What `/v1/models` says; the length is None where the engine fits it to its memory."""
+    length = config.max_request_context_length
+    known = {"max_request_context_length": length if length and length > 0 else None}
+    return {config.model_id: to_model_metadata(config.model_id, config, known)}
+
+
+async def _on_serve_refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OpenAIHTTPException)
+    return refusal_response(RequestRefused(error.status_code, error.message))
+
+
+async def _on_engine_refusal(request: Request, error: Exception) -> Response:
+    return refusal_response(refused_by_engine(400, str(error)))

@@ -1,0 +1,86 @@
+"""The model replica: `ray.serve.llm`'s server and engine, made to report what was reused.
+
+vLLM counts every token that a connector provides as cached, and leaves `kv_transfer_params` out of
+streamed chunks. Both are mended here, between vLLM's engine and its OpenAI layer. HTTP, routing and
+the checking of requests are not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from ray.llm._internal.common.callbacks.base import CallbackBase
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from ray.serve.llm.deployment import LLMServer
+
+from .llm_engine import EngineFacts, ReuseLLM, start_llm
+from .reuse_report import ReuseReport
+
+
+class LocalModelCallback(CallbackBase):
+    """Skips the download step: it would import vLLM once more to find the files already there."""
+
+    async def on_before_node_init(self) -> None:
+        self.ctx.run_init_node = False
+
+
+class ReuseEngine(VLLMEngine):
+    """`ray.serve.llm`'s vLLM engine, with the reuse of each request in its answer."""
+
+    _engine_client: ReuseLLM
+
+    async def start(self) -> None:
+        await super().start()
+        # Ray 2.60 asks vLLM for `openai_serving_tokenization`; vLLM 0.32 calls it otherwise.
+        self._oai_serving_tokenization = self._app_state.serving_tokenization
+
+    def _start_async_llm_engine(
+        self, vllm_engine_args: Any, vllm_engine_config: Any, placement_group: Any
+    ) -> ReuseLLM:
+        vllm_engine_config.parallel_config.placement_group = placement_group
+        return start_llm(vllm_engine_config, log_stats=not vllm_engine_args.disable_log_stats)
+
+    def chat(self, request: Any, raw_request_info: Any = None) -> AsyncGenerator[Any, None]:
+        _let_greedy_have_choices(request, self._oai_serving_chat)
+        return _reporting(super().chat(request, raw_request_info))
+
+    def completions(self, request: Any, raw_request_info: Any = None) -> AsyncGenerator[Any, None]:
+        _let_greedy_have_choices(request, self._oai_serving_completion)
+        return _reporting(super().completions(request, raw_request_info))
+
+    def facts(self) -> EngineFacts:
+        return self._engine_client.facts()
+
+
+class ReuseServer(LLMServer):
+    """The Serve deployment of one model replica."""
+
+    _default_engine_cls = ReuseEngine
+    engine: ReuseEngine
+
+    async def _start_engine(self) -> None:
+        """Start the engine alone: the base class also starts a usage-statistics actor."""
+        await self.engine.start()
+
+    async def engine_facts(self) -> dict[str, Any]:
+        """What the engine holds now; see EngineFacts."""
+        return self.engine.facts()._asdict()
+
+
+def _let_greedy_have_choices(request: Any, serving: Any) -> None:
+    """vLLM refuses n > 1 at temperature 0, OpenAI answers it: sampling from one token is greedy."""
+    temperature = request.temperature
+    if temperature is None:
+        temperature = serving.default_sampling_params.get("temperature", 1.0)
+    if (request.n or 1) > 1 and temperature == 0:
+        request.temperature, request.top_k = 1.0, 1
+
+
+async def _reporting(responses: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    """Put the request's reuse into its streamed chunks; whole responses have it already."""
+    report = ReuseReport.open()
+    async with aclosing(responses):
+        async for response in responses:
+            yield report.added_to(response) if isinstance(response, str) else response

@@ -1,0 +1,35 @@
+"""Nothing that was started survives, whatever session or parent it moved to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import psutil
+
+STARTER = """
+    import os, signal, subprocess, sys, time
+    from deployments.process_tree import adopt_orphans, descendants, end_descendants
+
+    adopt_orphans()
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(99)"
+    orphaning = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', %r]," % stubborn
+    orphaning += " start_new_session=True, stdout=subprocess.DEVNULL)"
+    subprocess.Popen([sys.executable, "-c", orphaning]).wait()
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
+    time.sleep(0.3)
+    print(len(descendants()), *(p.pid for p in descendants()))
+    print(len(end_descendants(patience=0.5)), len(descendants()))
+"""
+
+
+def test_an_orphan_in_its_own_session_that_ignores_sigterm_is_ended_too() -> None:
+    code = textwrap.dedent(STARTER)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert run.returncode == 0, run.stderr
+    before, after = run.stdout.splitlines()
+    count, *pids = (int(word) for word in before.split())
+    assert count == 2
+    assert after == "1 0"
+    assert not any(psutil.pid_exists(pid) for pid in pids)
