@@ -1,10 +1,12 @@
 # The same commands here and in CI. `make setup` skips what is done.
+# ARGS goes to the program behind a target: make bench ARGS="--quick", make test ARGS="-k ledger".
 
-.PHONY: setup serve
+.PHONY: setup serve demo test check bench train
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+CODE := raysparsex deployments training examples benchmarks tests
 
 setup: $(INSTALLED)
 
@@ -13,4 +15,22 @@ $(INSTALLED): pyproject.toml setup.py deployments/setup.sh
 	@touch $@
 
 serve: setup
-	@exec $(PYTHON) -m deployments.serve
+	@exec $(PYTHON) -m deployments.serve $(ARGS)
+
+demo: setup
+	@exec $(PYTHON) -m examples.demo $(ARGS)
+
+test: setup
+	$(PYTHON) -m pytest tests $(ARGS)
+
+check: setup
+	$(PYTHON) -m ruff check $(CODE)
+	$(PYTHON) -m ruff format --check $(CODE)
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest -q tests/architecture
+
+bench: setup
+	$(PYTHON) -m benchmarks.ttft $(ARGS)
+
+train: setup
+	$(PYTHON) -m training.train $(ARGS)

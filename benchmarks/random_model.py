@@ -1,4 +1,4 @@
-"""Random-weight models of a given shape, made on the spot: for speed, where answers do not matter."""
+"""Random-weight models of a given shape, made on the spot, for when answers do not matter."""
 
 from __future__ import annotations
 

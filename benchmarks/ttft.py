@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,9 @@ def machine() -> dict[str, Any]:
 def print_table(rows: list[Row]) -> None:
     """The figures, beside the targets."""
     here = machine()
-    print(f"\n{model_size()}-parameter Llama, float32, {here['cores']} cores of {here['processor']}")
+    print(
+        f"\n{model_size()}-parameter Llama, float32, {here['cores']} cores of {here['processor']}"
+    )
     print("TTFT in seconds, medians; reuse: 85% held, 15% of that recomputed, 1 full layer\n")
     print(f"{'tokens':>7}{'off':>9}{'sparse':>9}{'ratio':>8}{'quartiles':>14}{'target':>8}", end="")
     print(f"{'cold':>12}{'cold+reuse':>12}{'overhead':>10}")
@@ -178,10 +181,11 @@ def _moved_prompt(length: int, rng: random.Random) -> tuple[list[int], list[int]
     """A prompt to be read first, and one with its documents in another order between new text."""
     size = int(length * REUSED_SHARE) // DOCUMENTS
     documents = [_tokens(size, rng) for _ in range(DOCUMENTS)]
-    seen = [*_tokens(32, rng), *sum(documents, [])][: length - 1]
+    seen = [*_tokens(32, rng), *chain.from_iterable(documents)][: length - 1]
     rng.shuffle(documents)
     new = length - size * DOCUMENTS
-    return seen, [*_tokens(new // 2, rng), *sum(documents, []), *_tokens(new - new // 2, rng)]
+    text = chain.from_iterable(documents)
+    return seen, [*_tokens(new // 2, rng), *text, *_tokens(new - new // 2, rng)]
 
 
 def _tokens(count: int, rng: random.Random) -> list[int]:

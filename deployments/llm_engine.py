@@ -5,6 +5,8 @@ The only deployment module that imports vllm. What it notes is put into response
 
 from __future__ import annotations
 
+import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, NamedTuple
@@ -18,6 +20,11 @@ from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import SchedulerStats
 
 from .reuse_report import cached_tokens, note
+
+
+MOST_REPORTS = 1024
+REPORT_POLLS = 50
+REPORT_POLL_SECONDS = 0.005
 
 
 class EngineFacts(NamedTuple):
@@ -38,12 +45,31 @@ class LatestStats(StatLoggerBase):
 
     def __init__(self, vllm_config: VllmConfig, engine_index: int = 0) -> None:
         self.latest = SchedulerStats()
+        self._reports: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     def record(
         self, scheduler_stats: SchedulerStats | None, iteration_stats: Any, *_: Any, **__: Any
     ) -> None:
-        if scheduler_stats is not None:
-            self.latest = scheduler_stats
+        if scheduler_stats is None:
+            return
+        self.latest = scheduler_stats
+        self._reports.update((scheduler_stats.kv_connector_stats or {}).get("reports", {}))
+        while len(self._reports) > MOST_REPORTS:
+            self._reports.popitem(last=False)
+
+    async def report_of(self, request_id: str) -> dict[str, Any] | None:
+        """The reuse of a request that ended at a stop string; None if it does not come in time.
+
+        vLLM ends such a request by aborting it, and the connector's answer then comes with the
+        statistics of the next step.
+        """
+        for _ in range(REPORT_POLLS):
+            for engine_id in self._reports:
+                # vLLM adds a random part behind the id, and for n > 1 an index in front.
+                if engine_id.rpartition("-")[0].endswith(request_id):
+                    return self._reports.pop(engine_id)
+            await asyncio.sleep(REPORT_POLL_SECONDS)
+        return None
 
     def log_engine_initialized(self) -> None:
         """Nothing to log."""
@@ -57,6 +83,8 @@ class ReuseLLM(AsyncLLM):
     async def generate(self, *args: Any, **kwargs: Any) -> AsyncGenerator[RequestOutput, None]:
         async with aclosing(super().generate(*args, **kwargs)) as outputs:
             async for output in outputs:
+                if output.finished and output.kv_transfer_params is None and self.log_stats:
+                    output.kv_transfer_params = await self.stats.report_of(output.request_id)
                 note(output.kv_transfer_params)
                 cached = cached_tokens(output.kv_transfer_params)
                 if cached is not None:

@@ -31,7 +31,9 @@ def main() -> None:
             example.main(comparison)
     if comparison.ratios:
         median = statistics.median(comparison.ratios)
-        print(f"\nTTFT with reuse off over TTFT with reuse, median of those that reuse: {median:.2f}")
+        print(
+            f"\nTTFT with reuse off over TTFT with reuse, median of those that reuse: {median:.2f}"
+        )
     print(
         "The embedded model is so small that little time can be saved; `make bench` shows what a"
         " larger one saves."

@@ -1,4 +1,4 @@
-"""A chat of several rounds whose system prompt changes, as it does when it holds the time or a plan.
+"""A chat of several rounds whose system prompt changes, as it does when it holds the time.
 
 Everything behind the change is lost to a prefix cache. Run: python -m examples.multi_round_chat
 """

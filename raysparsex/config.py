@@ -10,8 +10,16 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
-from pydantic import model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 from raysparsex.errors import InvalidConfig, InvalidInput, InvalidRequest
 
@@ -71,7 +79,9 @@ class ReuseConfig(_Frozen):
     selector: SelectorName = Field(default=SelectorName.TWO_STEP, description="default selector")
     budget: float = Field(default=0.15, ge=0, le=1, description="share of reused tokens recomputed")
     full_layers: int | None = Field(
-        default=None, ge=0, description="early layers computed for all tokens; unset: a share of the depth"
+        default=None,
+        ge=0,
+        description="early layers computed for all tokens; unset: a share of the depth",
     )
     min_reused_tokens: int = Field(
         default=48, ge=1, description="prompts with fewer reusable tokens are prefilled plainly"
@@ -84,7 +94,9 @@ class ReuseConfig(_Frozen):
 class StoreConfig(_Frozen):
     """Where the KV bytes of segments are kept."""
 
-    bytes: int = Field(default=2 << 30, ge=0, description="budget of the host-memory store, in bytes")
+    bytes: int = Field(
+        default=2 << 30, ge=0, description="budget of the host-memory store, in bytes"
+    )
 
 
 class SliceConfig(_Frozen):
@@ -97,7 +109,9 @@ class SliceConfig(_Frozen):
         default=1024, ge=1, description="tokens computed at once, which bounds activation memory"
     )
     idle_factor: int = Field(
-        default=8, ge=1, description="slices per engine step while no stream is waiting for its next token"
+        default=8,
+        ge=1,
+        description="slices per engine step while no stream is waiting for its next token",
     )
 
 
@@ -141,7 +155,9 @@ def validated(
         return model.model_validate(values)
     except ValidationError as failure:
         first = failure.errors()[0]
-        path = [str(part) for part in first["loc"] if str(part) not in ("float", "int")]
+        # pydantic adds the arms of unions and the indices of lists to the path.
+        path = [part for part in first["loc"] if isinstance(part, str)]
+        path = [part for part in path if part not in ("float", "int")]
         field = ".".join([*([prefix] if prefix else []), *path]) or model.__name__
         raise error(field, _problem(first), _allowed(model, path, first)) from failure
 
@@ -156,13 +172,23 @@ def _allowed(model: type[BaseModel], path: list[str], detail: Mapping[str, Any])
     owner: Any = model
     for part in path[:-1]:
         owner = getattr(owner.model_fields.get(part), "annotation", owner)
-    if detail["type"] == "extra_forbidden" and hasattr(owner, "model_fields"):
+    if detail["type"] == "extra_forbidden":
         return ", ".join(owner.model_fields)
     expected = (detail.get("ctx") or {}).get("expected")
     if expected:
         return str(expected)
-    field = getattr(owner, "model_fields", {}).get(path[-1]) if path else None
-    return _FIELD_HELP.get(path[-1] if path else "") or getattr(field, "description", None) or "see the documentation"
+    name = path[-1] if path else ""
+    field = owner.model_fields.get(name)
+    return _FIELD_HELP.get(name) or (_range(field) if field else "see docs/configuration.md")
+
+
+def _range(field: FieldInfo) -> str:
+    """What a plain field may be, from its type and bounds."""
+    kind = "an integer" if "int" in str(field.annotation) else "a value"
+    low = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), None)
+    high = next((bound.le for bound in field.metadata if hasattr(bound, "le")), None)
+    bounds = f" from {low} to {high}" if high is not None else f" of {low} or more"
+    return f"{kind}{bounds if low is not None else ''} ({field.description})"
 
 
 _FIELD_HELP = {
@@ -171,4 +197,5 @@ _FIELD_HELP = {
     "full_layers": "an integer of 0 or more",
     "selector": ", ".join(f"'{name}'" for name in SelectorName),
     "segments": "a list of token offsets, integers of 0 or more",
+    "segment": "lengths in tokens that fit together",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -49,14 +49,11 @@ class Projection(NamedTuple):
     value_TGD: torch.Tensor
 
 
-class Placement(Protocol):
-    """Where the tokens of one call stand: made once, used for every layer."""
-
-    positions_T: torch.Tensor
-    """Ascending positions in the prompt, int64."""
+Placement = TypeVar("Placement")
+"""Where the tokens of one call stand, as a decoder likes it: made once, used for every layer."""
 
 
-class PagedDecoder(Protocol):
+class PagedDecoder(Protocol[Placement]):
     """One request's view of the decoder: positions are the prompt's, blocks are its own."""
 
     layer_count: int
@@ -64,7 +61,7 @@ class PagedDecoder(Protocol):
     """Softmax scale of attention."""
 
     def place(self, positions_T: torch.Tensor) -> Placement:
-        """What the calls below need to know about tokens at these positions."""
+        """What the calls below need to know about tokens at these ascending positions, int64."""
 
     def embed(self, tokens_T: torch.Tensor) -> HiddenState:
         """Embeddings of token ids."""

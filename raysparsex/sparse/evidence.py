@@ -10,6 +10,7 @@ size, P = H / G query heads per KV head.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ Every query costs a row over all keys; the ranking hardly changes once a few hun
 class LayerAttention:
     """Attention weights of given queries over the first N cached keys of one layer."""
 
-    def __init__(self, decoder: PagedDecoder, layer: int, count: int) -> None:
+    def __init__(self, decoder: PagedDecoder[Any], layer: int, count: int) -> None:
         keys_NGD = decoder.read_keys(layer, count).float()
         self._keys_GDN = keys_NGD.permute(1, 2, 0)
         self._positions_N = torch.arange(count, device=keys_NGD.device)
@@ -67,7 +68,7 @@ class LayerEvidence:
     def __init__(
         self,
         *,
-        decoder: PagedDecoder,
+        decoder: PagedDecoder[Any],
         layer: int,
         reused_R: torch.Tensor,
         new_Q: torch.Tensor,
@@ -112,7 +113,6 @@ class LayerEvidence:
                 strongest_head = self._decoder.max_over_ranks(tile.amax(dim=0))
                 total_N += weights[rows] @ strongest_head
         return total_N[self._reused_R]
-
 
 
 def _evenly_spaced(positions: torch.Tensor, most: int) -> torch.Tensor:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -59,7 +60,11 @@ class SparsePrefill:
     """Runs one task on one decoder. Create, iterate `run()` to its end, throw away."""
 
     def __init__(
-        self, task: PrefillTask, decoder: PagedDecoder, loader: SegmentLoader, bounds: SliceBounds
+        self,
+        task: PrefillTask,
+        decoder: PagedDecoder[Any],
+        loader: SegmentLoader,
+        bounds: SliceBounds,
     ) -> None:
         self._task = task
         self._decoder = decoder
@@ -188,6 +193,9 @@ def _squared_changes(
     """|K fresh - K loaded|^2 and |V fresh - V loaded|^2 of a chunk's reused tokens, [.., 2]."""
     pairs = ((fresh.key_TGD, loaded[0]), (fresh.value_TGD, loaded[1]))
     return torch.stack(
-        [(now[reused].float() - then[rows].float()).square().sum(dim=(1, 2)) for now, then in pairs],
+        [
+            (now[reused].float() - then[rows].float()).square().sum(dim=(1, 2))
+            for now, then in pairs
+        ],
         dim=1,
     )

@@ -79,9 +79,8 @@ class ReferenceLlama:
         )
         query, key, value = parts
         size = query.shape[-1] // self.sizes.heads
-        return query.unflatten(-1, (-1, size)), key.unflatten(-1, (-1, size)), value.unflatten(
-            -1, (-1, size)
-        )
+        count = len(states)
+        return query.view(count, -1, size), key.view(count, -1, size), value.view(count, -1, size)
 
     def attend(
         self,
@@ -108,9 +107,11 @@ class ReferenceLlama:
         name = f"model.layers.{layer}"
         states = states + functional.linear(attended, self._attention(layer, "o"))
         normed = self._norm(states, f"{name}.post_attention_layernorm.weight")
-        gate = functional.silu(functional.linear(normed, self._weights[f"{name}.mlp.gate_proj.weight"]))
+        gate = functional.linear(normed, self._weights[f"{name}.mlp.gate_proj.weight"])
         up = functional.linear(normed, self._weights[f"{name}.mlp.up_proj.weight"])
-        return states + functional.linear(gate * up, self._weights[f"{name}.mlp.down_proj.weight"])
+        return states + functional.linear(
+            functional.silu(gate) * up, self._weights[f"{name}.mlp.down_proj.weight"]
+        )
 
     def logits(self, state: torch.Tensor) -> torch.Tensor:
         """Logits from a state behind the last layer."""
@@ -238,10 +239,11 @@ def _scores(
     direct = _normalised(mass * change, reused)
     seeds = direct.topk(min(64, int(reused.sum()))).indices
     rows = [w for w in (previous_weights, weights) if w is not None]
-    second = sum(direct[seeds] @ w.amax(dim=0)[seeds] for w in rows)
+    second = torch.stack([direct[seeds] @ w.amax(dim=0)[seeds] for w in rows]).sum(dim=0)
     return direct + _normalised(second * change, reused)
 
 
 def _normalised(scores: torch.Tensor, reused: torch.Tensor) -> torch.Tensor:
     kept = scores * reused
-    return kept / kept.sum().clamp_min(1e-38)
+    normalised: torch.Tensor = kept / kept.sum().clamp_min(1e-38)
+    return normalised

@@ -7,7 +7,8 @@ reports the request as received. vLLM computes the last prompt token itself and 
 
 Use without Ray, when the package is installed:
 
-    vllm serve MODEL --kv-transfer-config '{"kv_connector":"RaySparseXConnector","kv_role":"kv_both"}'
+    vllm serve MODEL --kv-transfer-config
+        '{"kv_connector": "RaySparseXConnector", "kv_role": "kv_both"}'
 """
 
 from __future__ import annotations

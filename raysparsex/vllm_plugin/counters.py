@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
+from raysparsex.ids import RequestId
 from raysparsex.vllm_plugin.reuse_report import ReuseReport
 
 
@@ -18,6 +20,9 @@ class ReuseCounters:
     """Prompt tokens by what became of them: prefix, reused, recomputed (a part of reused), new."""
     fallbacks: Counter[str] = field(default_factory=Counter)
     """Requests that were to reuse and were prefilled plainly, by reason."""
+    reports: dict[RequestId, dict[str, Any]] = field(default_factory=dict)
+    """What ended without an answer that could carry its report: vLLM ends a request at a stop
+    string by aborting it."""
     published_tokens: int = 0
     evicted_segments: int = 0
 
@@ -35,6 +40,7 @@ class ReuseCounters:
             self.requests,
             self.tokens,
             self.fallbacks,
+            self.reports,
             self.published_tokens,
             self.evicted_segments,
         )

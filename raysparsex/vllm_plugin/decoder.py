@@ -20,15 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from vllm.config import set_current_vllm_config
-from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
-from vllm.distributed import tensor_model_parallel_all_reduce
+from vllm.distributed import (
+    get_tensor_model_parallel_world_size,
+    get_tp_group,
+    tensor_model_parallel_all_reduce,
+)
 from vllm.forward_context import set_forward_context
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
 from raysparsex.errors import UnsupportedModel
-from raysparsex.sparse.decoder import HiddenState, Placement, Projection
+from raysparsex.sparse.decoder import HiddenState, Projection
 from raysparsex.sparse.rope_align import RopeAligner, inverse_frequencies
 from raysparsex.vllm_plugin.paged_cache import PagedCache, find_layout
 
@@ -149,7 +152,7 @@ def _check_frequencies(frequencies: torch.Tensor, table: torch.Tensor) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RowPlacement:
-    """`Placement` with what vLLM's layers need: rows of neighbouring positions, and slots."""
+    """Where the tokens of one call stand: rows of neighbouring positions, and slots."""
 
     positions_T: torch.Tensor
     slots_T: torch.Tensor
@@ -165,7 +168,7 @@ class RequestDecoder:
         self._blocks = torch.tensor(block_ids, dtype=torch.int32, device=model.device)
         self.layer_count = len(model.layers)
         self.scale = model.layers[0].attention.impl.scale
-        self._metadata: tuple[Placement, dict[str, Any]] | None = None
+        self._metadata: tuple[RowPlacement, dict[str, Any]] | None = None
 
     def place(self, positions_T: torch.Tensor) -> RowPlacement:
         """See `PagedDecoder.place`."""
@@ -200,8 +203,11 @@ class RequestDecoder:
         """See `PagedDecoder.project`: the layer runs up to its attention and is left there."""
         own = state.copy()  # the layer's norm works in place
         entry = self._model.layers[layer]
-        with _leaving_at(entry.attention) as arrived, set_forward_context(
-            None, self._model.vllm_config, num_tokens=len(at.positions_T), skip_compiled=True
+        with (
+            _leaving_at(entry.attention) as arrived,
+            set_forward_context(
+                None, self._model.vllm_config, num_tokens=len(at.positions_T), skip_compiled=True
+            ),
         ):
             entry.module(at.positions_T, own.hidden_TE, own.residual_TE)
         attention = entry.attention
@@ -222,7 +228,8 @@ class RequestDecoder:
 
     def sum_over_ranks(self, tensor: torch.Tensor) -> torch.Tensor:
         """See `PagedDecoder.sum_over_ranks`."""
-        return tensor_model_parallel_all_reduce(tensor)
+        total: torch.Tensor = tensor_model_parallel_all_reduce(tensor)
+        return total
 
     def max_over_ranks(self, tensor: torch.Tensor) -> torch.Tensor:
         """See `PagedDecoder.max_over_ranks`."""

@@ -5,8 +5,8 @@ What stands inside a block is the backend's business:
 
     interleaved (FlashAttention, Triton, FlashInfer)   per slot: key | value, whatever the strides
     packed      (CPU)                                  per head: all keys | all values; the order of
-                                                       numbers inside each half depends on the CPU's
-                                                       instruction set (keys transposed, or in tiles)
+                                                       numbers in a half depends on the instruction
+                                                       set (keys transposed, or in tiles)
 
 Writing goes through the backend's own op. Reading inverts it: at start-up a block of known numbers
 is written into a scratch cache and the layout that reads them back is taken; none, none served.
@@ -112,23 +112,22 @@ class _Probe:
 
     def reads_back(self, layout: BlockLayout) -> bool:
         shape = (self._slots, self._heads, self._size)
-        options = {"dtype": self._scratch.dtype, "device": self._scratch.device}
-        keys = torch.arange(2 * self._slots * self._heads * self._size, **options)
-        keys, values = (keys % 251).view(2, *shape)
-        self._write(keys, values.flip(-1))
+        numbers = (
+            torch.arange(2 * self._slots * self._heads * self._size) % 251
+        )  # exact in bfloat16
+        keys, values = numbers.to(self._scratch).view(2, *shape)
+        self._write(keys, values)
         read_keys, read_values = layout.read(self._scratch[1:])
-        return torch.equal(read_keys[0], keys) and torch.equal(read_values[0], values.flip(-1))
+        return torch.equal(read_keys[0], keys) and torch.equal(read_values[0], values)
 
     def orders(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Where the backend puts dimension d of slot s in the halves of a block, [S, D] each."""
         slot = torch.arange(self._slots)[:, None, None].expand(-1, self._heads, self._size)
         dimension = torch.arange(self._size)[None, None, :].expand(self._slots, self._heads, -1)
         # Two digits, each exact in bfloat16.
-        seen_slots, seen_dimensions = self._seen(slot), self._seen(dimension)
-        return tuple(  # type: ignore[return-value]
-            (slots * self._size + dimensions).argsort().view(self._slots, self._size)
-            for slots, dimensions in zip(seen_slots, seen_dimensions, strict=True)
-        )
+        seen = self._seen(slot) * self._size + self._seen(dimension)
+        keys, values = seen.argsort(dim=1).view(2, self._slots, self._size)
+        return keys, values
 
     def _seen(self, numbers: torch.Tensor) -> torch.Tensor:
         """The first head's halves [2, S * D] after writing these numbers as keys and values."""

@@ -90,9 +90,7 @@ class PublishQueue:
         """Requests of which something is queued."""
         return list(self._waiting)
 
-    def portion(
-        self, tokens: int, blocks_of: Callable[[RequestId], list[BlockId]]
-    ) -> Portion:
+    def portion(self, tokens: int, blocks_of: Callable[[RequestId], list[BlockId]]) -> Portion:
         """Take candidates of about this many tokens, and enter them into the ledger."""
         portion = Portion()
         for request in list(self._waiting):

@@ -156,7 +156,8 @@ class SchedulerHalf:
             self._prefilling[RequestId(request.request_id)] = tracked
             return None
         plan, prompt = tracked.plan, tracked.prompt
-        assert plan is not None and prompt is not None
+        assert plan is not None
+        assert prompt is not None
         assert plan.last - plan.prefix_tokens == produced_tokens
         self._depths.record(self._hashes(request), plan.depth)
         owner = RequestId(request.request_id)
@@ -202,6 +203,8 @@ class SchedulerHalf:
         self._prefilling.pop(owner, None)
         report = self._report(tracked)
         self.counters.count_report(report)
+        if _was_aborted(request):
+            self.counters.reports[owner] = report.as_params()
         if tracked.loading:
             self.ledger.unpin(owner)
             self._orders.stop.append(owner)
@@ -353,6 +356,10 @@ def default_full_layers(layers: int) -> int:
     made on a model of 8 layers; deeper models need a smaller share, so calibrate.
     """
     return max(1, round(layers * 3 / 8))
+
+
+def _was_aborted(request: Request) -> bool:
+    return bool(request.status.name == "FINISHED_ABORTED")
 
 
 def _prompt_is_computed(request: Request) -> bool:

@@ -30,7 +30,10 @@ COUNTERS = {
 
 
 class ReuseStats(KVConnectorStats):
-    """`data`: {"gauges": {name: value}, "counters": {name: {label: value}}}."""
+    """`data`: {"gauges": {name: value}, "counters": {name: {label: value}},
+
+    "reports": {request: `kv_transfer_params`}}; reports of requests that vLLM aborted.
+    """
 
     @staticmethod
     def of(counters: ReuseCounters, gauges: dict[str, int]) -> ReuseStats:
@@ -42,7 +45,9 @@ class ReuseStats(KVConnectorStats):
             "published_tokens": {"": counters.published_tokens},
             "evicted_segments": {"": counters.evicted_segments},
         }
-        return ReuseStats({"gauges": gauges, "counters": counts})
+        return ReuseStats({"gauges": gauges, "counters": counts, "reports": counters.reports})
+
+    data: dict[str, Any]
 
     def reset(self) -> None:
         """Forget everything."""
@@ -55,6 +60,7 @@ class ReuseStats(KVConnectorStats):
             counts = mine.setdefault(name, {})
             for label, value in values.items():
                 counts[label] = counts.get(label, 0) + value
+        self.data.setdefault("reports", {}).update(other.data.get("reports", {}))
         self.data["gauges"] = other.data.get("gauges") or self.data.get("gauges", {})
         return self
 
@@ -109,5 +115,3 @@ class ReusePromMetrics(KVConnectorPromMetrics):
 
 def _present(label: str | None) -> Iterable[str]:
     return (label,) if label else ()
-
-

@@ -27,12 +27,14 @@ class HostCopies:
     """Copies device tensors to the host without holding up the device."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor in host memory of its own; on CUDA filled once `wait` has returned."""
         if self._stream is None:
-            return tensor.contiguous().clone() if tensor.is_contiguous() else tensor.contiguous()
+            return tensor.clone(memory_format=torch.contiguous_format)
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         self._stream.wait_stream(torch.cuda.current_stream(tensor.device))
         with torch.cuda.stream(self._stream):

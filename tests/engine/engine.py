@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,17 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 # One thread: these models are too small for two, whose barriers cost more than they win.
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "0")
+
+
+def tokens(rng: random.Random, count: int) -> list[int]:
+    """New text: random ids of the embedded tokenizer, none of them special."""
+    return [rng.randrange(10, 2000) for _ in range(count)]
+
+
+def joined(parts: Iterable[list[int]]) -> list[int]:
+    """The parts as one text."""
+    return list(chain.from_iterable(parts))
+
 
 TRANSFER = {"kv_connector": "RaySparseXConnector", "kv_role": "kv_both"}
 

@@ -87,14 +87,14 @@ def write_model(folder: Path, family: str, extra: dict[str, Any], dtype: torch.d
 
 def compare(folder: Path) -> dict[str, Any]:
     """Plain prefill, naive reuse, and all recomputed, of one moved prompt."""
-    from tests.engine.engine import Engine
+    from tests.engine.engine import Engine, joined, tokens
 
     engine = Engine(folder)
     rng = random.Random(0)
-    documents = [[rng.randrange(10, 2000) for _ in range(300)] for _ in range(3)]
-    lead, tail = ([rng.randrange(10, 2000) for _ in range(n)] for n in (900, 40))
-    engine.one([*lead, *sum(documents, []), *tail])
-    prompt = [*tail, *sum(reversed(documents), []), *lead[:50]]
+    documents = [tokens(rng, 300) for _ in range(3)]
+    lead, tail = (tokens(rng, count) for count in (900, 40))
+    engine.one([*lead, *joined(documents), *tail])
+    prompt = [*tail, *joined(reversed(documents)), *lead[:50]]
     plain = engine.one(prompt, reuse="off")
     result: dict[str, Any] = {"error": {}, "reused": {}, "same_tokens": {}}
     for name, params in {

@@ -6,13 +6,9 @@ import random
 
 import pytest
 
-from tests.engine.engine import Answer, Engine
+from tests.engine.engine import Answer, Engine, tokens
 
 SAME_LOGPROB = 1e-3
-
-
-def tokens(rng: random.Random, count: int) -> list[int]:
-    return [rng.randrange(10, 2000) for _ in range(count)]
 
 
 def mixed(rng: random.Random, documents: list[list[int]], length: int) -> list[int]:

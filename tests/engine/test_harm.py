@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from raysparsex.config import SliceConfig
 from raysparsex.errors import SegmentUnavailable
-from tests.engine.engine import Engine
-
+from tests.engine.engine import Engine, joined, tokens
 
 SMALL_SLICES = SliceConfig(token_layers=256, chunk_tokens=256, idle_factor=1)
 
 
-def tokens(rng: random.Random, count: int) -> list[int]:
-    return [rng.randrange(10, 2000) for _ in range(count)]
-
-
 @pytest.fixture
-def moved(engine: Engine) -> Iterator[list[int]]:
+def moved(engine: Engine) -> list[int]:
     """A prompt of 1,500 tokens, nearly all of them held."""
     rng = random.Random(0)
     documents = [tokens(rng, 350) for _ in range(4)]
-    engine.one([*tokens(rng, 17), *sum(documents, [])])
-    yield [*tokens(rng, 50), *sum(reversed(documents), []), *tokens(rng, 50)]
+    engine.one([*tokens(rng, 17), *joined(documents)])
+    return [*tokens(rng, 50), *joined(reversed(documents)), *tokens(rng, 50)]
 
 
 def begin(engine: Engine, name: str, prompt: list[int], max_tokens: int = 50) -> None:

@@ -17,7 +17,7 @@ from raysparsex.sparse.reference import (
     full_prefill,
     sparse_prefill,
 )
-from tests.engine.engine import Engine
+from tests.engine.engine import Engine, tokens
 
 TOLERANCE = 2e-3
 """In log-probability: both are float32, but sum in other orders through all layers."""
@@ -27,10 +27,6 @@ TOLERANCE = 2e-3
 def reference(random_llama: Path) -> ReferenceLlama:
     sizes = LlamaSizes(layers=6, heads=4, kv_heads=2, rope_theta=500000.0, norm_eps=1e-6)
     return ReferenceLlama(load_file(random_llama / "model.safetensors"), sizes)
-
-
-def tokens(rng: random.Random, count: int) -> list[int]:
-    return [rng.randrange(10, 2000) for _ in range(count)]
 
 
 @pytest.mark.parametrize("selector", ["two_step", "sparse_q", "none"])

@@ -6,19 +6,15 @@ import random
 
 import pytest
 
-from tests.engine.engine import Engine
-
-
-def tokens(rng: random.Random, count: int) -> list[int]:
-    return [rng.randrange(10, 2000) for _ in range(count)]
+from tests.engine.engine import Engine, joined, tokens
 
 
 def test_documents_are_reused_in_another_order_behind_another_prefix(engine: Engine) -> None:
     rng = random.Random(1)
     documents = [tokens(rng, 200 + 13 * i) for i in range(4)]
-    first = [*tokens(rng, 17), *sum(documents, []), *tokens(rng, 30)]
+    first = [*tokens(rng, 17), *joined(documents), *tokens(rng, 30)]
     engine.one(first)
-    second = [*tokens(rng, 60), *sum(reversed(documents), []), *tokens(rng, 30)]
+    second = [*tokens(rng, 60), *joined(reversed(documents)), *tokens(rng, 30)]
     reuse = engine.one(second).reuse
     assert reuse["reused_tokens"] >= 0.95 * sum(map(len, documents))
 
@@ -65,9 +61,7 @@ def test_depth_is_bounded_and_reuse_goes_on(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("salts", [("tenant-a", "tenant-b"), ("tenant-a", None), (None, "x")])
-def test_no_segment_crosses_a_tenant(
-    engine: Engine, salts: tuple[str | None, str | None]
-) -> None:
+def test_no_segment_crosses_a_tenant(engine: Engine, salts: tuple[str | None, str | None]) -> None:
     rng = random.Random(6)
     document = tokens(rng, 400)
     engine.ask([[*tokens(rng, 17), *document]], salt=salts[0])
@@ -90,8 +84,10 @@ def test_declared_boundaries_are_cuts(engine: Engine) -> None:
     rng = random.Random(8)
     parts = [tokens(rng, count) for count in (20, 33, 50, 24, 41)]
     edges = [sum(map(len, parts[: i + 1])) for i in range(len(parts))]
-    engine.one([*sum(parts, []), *tokens(rng, 20)], segments=edges)
+    engine.one([*joined(parts), *tokens(rng, 20)], segments=edges)
     shuffled = [parts[i] for i in (3, 0, 4, 2, 1)]
     edges = [8 + sum(map(len, shuffled[: i + 1])) for i in range(len(parts))]
-    answer = engine.one([*tokens(rng, 8), *sum(shuffled, []), *tokens(rng, 20)], segments=[8, *edges])
+    answer = engine.one(
+        [*tokens(rng, 8), *joined(shuffled), *tokens(rng, 20)], segments=[8, *edges]
+    )
     assert answer.reuse["reused_tokens"] == sum(map(len, parts))

@@ -55,6 +55,18 @@ def test_stop_text_ends_the_answer_and_is_left_out(client: openai.OpenAI, server
     assert stopped.text == free[: free.index(free[1:3])]
 
 
+def test_reuse_is_reported_when_a_stop_text_ends_the_answer(
+    client: openai.OpenAI, server: Server
+) -> None:
+    ask: Any = {"model": server.model, "prompt": "Anna owns", "max_tokens": 24, "temperature": 0}
+    free = client.completions.create(**ask, extra_body=ENDLESS).choices[0].text
+    whole = client.completions.create(**ask, stop=[free[1:3]], extra_body=ENDLESS)
+    assert (whole.model_extra or {})["kv_transfer_params"]["reuse"]["prompt_tokens"] > 0
+    chunks = client.completions.create(**ask, stop=[free[1:3]], extra_body=ENDLESS, stream=True)
+    last = [chunk for chunk in chunks if chunk.choices][-1]
+    assert (last.model_extra or {})["kv_transfer_params"]["reuse"]["mode"] == "sparse"
+
+
 def test_two_choices_come_back_in_order(client: openai.OpenAI, server: Server) -> None:
     ask: Any = {"model": server.model, "messages": HELLO, "max_tokens": 4, "n": 2}
     assert [c.index for c in client.chat.completions.create(**ask).choices] == [0, 1]
