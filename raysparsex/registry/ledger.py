@@ -53,13 +53,14 @@ class SegmentLedger:
         """Hold a segment. Refused when already held as well, or when pins leave no room."""
         if not self.wants(record.id, record.depth):
             return Added(False)
-        self._forget(record.id)
-        evicted = self._make_room(self._size(record))
-        if evicted is None:
+        victims = self._victims(record)
+        if victims is None:
             return Added(False)
+        for segment in [*victims, record.id]:
+            self._forget(segment)
         self._records[record.id] = record
         self._bytes += self._size(record)
-        return Added(True, evicted)
+        return Added(True, victims)
 
     def use(self, segments: Iterable[SegmentId]) -> None:
         """Mark segments as just used."""
@@ -122,18 +123,16 @@ class SegmentLedger:
             self._bytes -= self._size(record)
         return record is not None
 
-    def _make_room(self, size: int) -> tuple[SegmentId, ...] | None:
-        """Evict least recently used segments; None, and nothing evicted, when that cannot do."""
-        needed = self._bytes + size - self._budget
+    def _victims(self, record: SegmentRecord) -> tuple[SegmentId, ...] | None:
+        """Least recently used segments that must go to make room; None when that cannot do."""
+        replaced = self._records.get(record.id)
+        needed = self._bytes + self._size(record) - self._budget
+        needed -= self._size(replaced) if replaced else 0
         victims: list[SegmentId] = []
-        for segment, record in self._records.items():
+        for segment, held in self._records.items():
             if needed <= 0:
                 break
-            if not self._pin_counts[segment]:
+            if segment != record.id and not self._pin_counts[segment]:
                 victims.append(segment)
-                needed -= self._size(record)
-        if needed > 0:
-            return None
-        for segment in victims:
-            self._forget(segment)
-        return tuple(victims)
+                needed -= self._size(held)
+        return tuple(victims) if needed <= 0 else None

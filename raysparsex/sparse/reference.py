@@ -218,7 +218,8 @@ def _change(
 ) -> torch.Tensor:
     """|K fresh - K loaded| + |V fresh - V loaded| per token, keys at the same position."""
     keys = model.rotate(fresh[0], positions) - model.rotate(loaded[0], positions)
-    return keys.flatten(1).norm(dim=1) + (fresh[1] - loaded[1]).flatten(1).norm(dim=1)
+    norms: torch.Tensor = torch.linalg.vector_norm(keys, dim=(1, 2))
+    return norms + torch.linalg.vector_norm(fresh[1] - loaded[1], dim=(1, 2))
 
 
 def _scores(

@@ -6,7 +6,7 @@ order, so a later step may count on it. Reused tokens are never published again.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -73,13 +73,13 @@ class PublishQueue:
 
     def __init__(self, ledger: SegmentLedger) -> None:
         self._ledger = ledger
-        self._waiting: OrderedDict[RequestId, list[Candidate]] = OrderedDict()
+        self._waiting: OrderedDict[RequestId, deque[Candidate]] = OrderedDict()
 
     def add(self, request: RequestId, found: Iterable[Candidate]) -> bool:
         """Queue what of these the ledger lacks, ascending; whether anything is queued now."""
         fresh = [c for c in found if self._ledger.wants(c.record.id, c.record.depth)]
         if fresh:
-            self._waiting.setdefault(request, []).extend(fresh)
+            self._waiting.setdefault(request, deque()).extend(fresh)
         return request in self._waiting
 
     def cancel(self, request: RequestId) -> None:
@@ -93,23 +93,26 @@ class PublishQueue:
     def portion(self, tokens: int, blocks_of: Callable[[RequestId], list[BlockId]]) -> Portion:
         """Take candidates of about this many tokens, and enter them into the ledger."""
         portion = Portion()
-        for request in list(self._waiting):
-            if tokens <= 0:
-                break
-            waiting = self._waiting[request]
-            taken: list[SegmentAt] = []
-            while waiting and tokens > 0:
-                candidate = waiting.pop(0)
-                added = self._ledger.add(candidate.record)
-                portion.evicted += added.evicted
-                if added.accepted:
-                    at = SegmentAt(candidate.record.id, candidate.start, candidate.end)
-                    taken.append(at)
-                    tokens -= candidate.record.token_count
-                    portion.tokens += candidate.record.token_count
-            if taken:
-                portion.publications.append(Publication(request, blocks_of(request), tuple(taken)))
+        taken: dict[RequestId, list[Candidate]] = {}
+        while self._waiting and portion.tokens < tokens:
+            request, waiting = next(iter(self._waiting.items()))
+            candidate = waiting.popleft()
+            added = self._ledger.add(candidate.record)
+            portion.evicted += added.evicted
+            if added.accepted:
+                taken.setdefault(request, []).append(candidate)
+                portion.tokens += candidate.record.token_count
             if not waiting:
                 del self._waiting[request]
                 portion.exhausted.append(request)
+        for request, chosen in taken.items():
+            segments = tuple(self._still_held(chosen))
+            if segments:
+                portion.publications.append(Publication(request, blocks_of(request), segments))
         return portion
+
+    def _still_held(self, taken: Iterable[Candidate]) -> Iterator[SegmentAt]:
+        """Where the store is small, later candidates of a portion evict earlier ones."""
+        for candidate in taken:
+            if self._ledger.find(candidate.record.id) is candidate.record:
+                yield SegmentAt(candidate.record.id, candidate.start, candidate.end)

@@ -87,8 +87,10 @@ class _Tracked:
     prefix_tokens: int = 0
     prefix_depth: int = 0
     plan: ReusePlan | None = None
+    began: bool = False
+    """The plan became a job."""
     loading: bool = False
-    """A job of it is with the workers."""
+    """The job is with the workers."""
     prompt: PromptSegments | None = None
 
     @property
@@ -139,7 +141,7 @@ class SchedulerHalf:
         tracked = self._tracked[RequestId(request.request_id)]
         tracked.prefix_tokens = prefix_tokens
         tracked.prefix_depth = self._depths.depth_of(self._hashes(request, prefix_tokens))
-        tracked.plan = self._planned(tracked)
+        tracked.plan, tracked.began = self._planned(tracked), False
         return tracked.plan.last - prefix_tokens if tracked.plan else 0
 
     def allocated(
@@ -151,7 +153,10 @@ class SchedulerHalf:
         """
         tracked = self._tracked[RequestId(request.request_id)]
         if produced_tokens == 0:
-            # Either nothing was planned, or the prefill is made and the last token's turn comes.
+            # The prefill is made and the last token's turn comes; or there is none to make, maybe
+            # against the plan: vLLM overrules us where it needs all prompt logits.
+            if not tracked.began:
+                tracked.plan = None
             self._depths.record(self._hashes(request), tracked.depth)
             self._prefilling[RequestId(request.request_id)] = tracked
             return None
@@ -164,7 +169,7 @@ class SchedulerHalf:
         segments = [span.segment for span in plan.reused]
         self.ledger.pin(owner, segments)
         self.ledger.use(segments)
-        tracked.loading = True
+        tracked.began = tracked.loading = True
         seed = zlib.crc32(prompt.tokens.tobytes())
         self._orders.start.append(PrefillJob(owner, prompt.tokens, blocks, plan, seed))
         return plan
