@@ -37,7 +37,7 @@ class EngineFacts(NamedTuple):
     kv_cache_usage: float
     """share of KV blocks that requests hold; blocks kept for their prefix alone are free"""
     connector: dict[str, Any] | None
-    """the connector's own statistics of that step, if it reports any"""
+    """the connector's own statistics, of the last step that changed them"""
 
 
 class LatestStats(StatLoggerBase):
@@ -45,6 +45,7 @@ class LatestStats(StatLoggerBase):
 
     def __init__(self, vllm_config: VllmConfig, engine_index: int = 0) -> None:
         self.latest = SchedulerStats()
+        self.connector: dict[str, Any] | None = None
         self._reports: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     def record(
@@ -53,7 +54,10 @@ class LatestStats(StatLoggerBase):
         if scheduler_stats is None:
             return
         self.latest = scheduler_stats
-        self._reports.update((scheduler_stats.kv_connector_stats or {}).get("reports", {}))
+        if scheduler_stats.kv_connector_stats is None:
+            return  # the connector is silent in steps that change nothing for it
+        self.connector = scheduler_stats.kv_connector_stats
+        self._reports.update(self.connector.get("reports", {}))
         while len(self._reports) > MOST_REPORTS:
             self._reports.popitem(last=False)
 
@@ -98,7 +102,7 @@ class ReuseLLM(AsyncLLM):
             running=latest.num_running_reqs,
             waiting=latest.num_waiting_reqs + latest.num_skipped_waiting_reqs,
             kv_cache_usage=latest.kv_cache_usage,
-            connector=latest.kv_connector_stats,
+            connector=self.stats.connector,
         )
 
 

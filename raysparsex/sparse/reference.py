@@ -218,8 +218,9 @@ def _change(
 ) -> torch.Tensor:
     """|K fresh - K loaded| + |V fresh - V loaded| per token, keys at the same position."""
     keys = model.rotate(fresh[0], positions) - model.rotate(loaded[0], positions)
-    norms: torch.Tensor = torch.linalg.vector_norm(keys, dim=(1, 2))
-    return norms + torch.linalg.vector_norm(fresh[1] - loaded[1], dim=(1, 2))
+    values = fresh[1] - loaded[1]
+    change: torch.Tensor = keys.square().sum((1, 2)).sqrt() + values.square().sum((1, 2)).sqrt()
+    return change
 
 
 def _scores(

@@ -33,7 +33,7 @@ from raysparsex.vllm_plugin.compat import refuse_unsupported
 from raysparsex.vllm_plugin.metadata import StepOrders
 from raysparsex.vllm_plugin.scheduler_half import EngineFacts, SchedulerHalf
 from raysparsex.vllm_plugin.stats import ReusePromMetrics, ReuseStats
-from raysparsex.vllm_plugin.worker_half import StepResults, WorkerHalf
+from raysparsex.vllm_plugin.worker_half import WorkerHalf
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -61,7 +61,7 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
         self._settings = parse_settings(transfer.kv_connector_extra_config)
         self._scheduler: SchedulerHalf | None = None
         self._worker: WorkerHalf | None = None
-        self._results = StepResults()
+        self._told_gauges: dict[str, int] = {}
         if role is KVConnectorRole.WORKER:
             self._worker = WorkerHalf(vllm_config, kv_cache_config)
 
@@ -189,10 +189,17 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
     # ---- both -----------------------------------------------------------------------------------
 
     def get_kv_connector_stats(self) -> KVConnectorStats | None:
-        """Counters since the last call and gauges; workers have none of their own."""
+        """Counters since the last call and gauges, when any of them changed.
+
+        Called every step, so silence is cheap. Workers have no statistics of their own.
+        """
         if self._scheduler is None:
             return None
-        return ReuseStats.of(self.scheduler.counters.take(), self.scheduler.gauges())
+        gauges = self.scheduler.gauges()
+        if self.scheduler.counters.is_empty() and gauges == self._told_gauges:
+            return None
+        self._told_gauges = gauges
+        return ReuseStats.of(self.scheduler.counters.take(), gauges)
 
     @classmethod
     def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> KVConnectorStats:

@@ -34,6 +34,10 @@ class ReuseCounters:
         self.tokens["recomputed"] += report.recomputed_tokens
         self.tokens["new"] += report.new_tokens
 
+    def is_empty(self) -> bool:
+        """Whether nothing was counted since the last `take`."""
+        return self == ReuseCounters()
+
     def take(self) -> ReuseCounters:
         """The counts, which start again at zero."""
         taken = ReuseCounters(

@@ -43,7 +43,7 @@ class Answer:
 class Engine:
     """Owns one `vllm.LLM`. `settle` must be called before looking at what requests left behind."""
 
-    def __init__(self, model: Path, **settings: Any) -> None:
+    def __init__(self, model: Path, ranks: int = 1, **settings: Any) -> None:
         from vllm import LLM
 
         self.llm = LLM(
@@ -52,6 +52,7 @@ class Engine:
             enforce_eager=True,
             max_model_len=8192,
             seed=0,
+            tensor_parallel_size=ranks,
             kv_transfer_config=TRANSFER | {"kv_connector_extra_config": settings},
         )
         self.core = self.llm.llm_engine.engine_core.engine_core
