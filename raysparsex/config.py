@@ -86,6 +86,12 @@ class ReuseConfig(_Frozen):
     min_reused_tokens: int = Field(
         default=48, ge=1, description="prompts with fewer reusable tokens are prefilled plainly"
     )
+    min_reused_share: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="prompts with a smaller reusable share behind the prefix are prefilled plainly",
+    )
     max_depth: int = Field(
         default=4, ge=1, description="how often approximate values may build on approximate values"
     )

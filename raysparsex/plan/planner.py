@@ -15,6 +15,8 @@ class PlanLimits:
     """What makes a plan worth its while. Lengths in tokens."""
 
     min_reused_tokens: int
+    min_reused_share: float = 0.0
+    """Of the tokens behind the prefix: below it, what is saved does not pay for the slices."""
     query_tail: int = 16
     """The prompt's last tokens are always new: without queries no selector can tell what matters,
     and the prompt's end is where the question stands."""
@@ -44,7 +46,9 @@ def make_plan(
     """
     end = prompt_tokens - limits.query_tail
     reused = tuple(_clipped(coverage, prefix_tokens, end))
-    if sum(span.end - span.start for span in reused) < limits.min_reused_tokens:
+    reused_tokens = sum(span.end - span.start for span in reused)
+    share = limits.min_reused_share * (prompt_tokens - prefix_tokens)
+    if reused_tokens < max(limits.min_reused_tokens, share):
         return None
     return ReusePlan(
         prompt_tokens=prompt_tokens,

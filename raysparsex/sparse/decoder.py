@@ -59,6 +59,8 @@ class PagedDecoder(Protocol[Placement]):
     layer_count: int
     scale: float
     """Softmax scale of attention."""
+    max_runs: int
+    """Runs of neighbouring positions that one call may have."""
 
     def place(self, positions_T: torch.Tensor) -> Placement:
         """What the calls below need to know about tokens at these ascending positions, int64."""

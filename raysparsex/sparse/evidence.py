@@ -16,8 +16,8 @@ import torch
 
 from raysparsex.sparse.decoder import PagedDecoder
 
-TILE = 64
-"""Queries whose attention rows are held at once."""
+TILE_WEIGHTS = 1 << 23
+"""Attention weights that are held at once, over all heads and keys: 32 MiB in float32."""
 
 MAX_QUERIES = 256
 """Attention mass is measured with at most this many new tokens, evenly spaced, the last included.
@@ -39,8 +39,9 @@ class LayerAttention:
         self, queries_QHD: torch.Tensor, positions_Q: torch.Tensor
     ) -> Iterator[tuple[slice, torch.Tensor]]:
         """(rows, weights [H, rows, N]) tile by tile; each query sees positions up to its own."""
-        for start in range(0, len(positions_Q), TILE):
-            rows = slice(start, start + TILE)
+        size = max(1, TILE_WEIGHTS // (queries_QHD.shape[1] * len(self._positions_N)))
+        for start in range(0, len(positions_Q), size):
+            rows = slice(start, start + size)
             yield rows, self._tile(queries_QHD[rows].float(), positions_Q[rows])
 
     def _tile(self, queries_QHD: torch.Tensor, positions_Q: torch.Tensor) -> torch.Tensor:

@@ -157,7 +157,9 @@ class SparsePrefill:
     def _sparse_layers(self, computed_T: torch.Tensor) -> Iterator[None]:
         """Layers from L* on for the computed tokens; loads the others' K and V beneath them."""
         positions_C = self._positions_T[computed_T]
-        chunks = [(c, self._decoder.place(positions_C[c])) for c in self._chunks(len(positions_C))]
+        chunks = [
+            (c, self._decoder.place(positions_C[c])) for c in self._sparse_chunks(positions_C)
+        ]
         beneath = self._decoder.place(self._reused_R)
         state = self._entering[self._first_sparse].rows(computed_T)
         self._entering = {}
@@ -175,6 +177,19 @@ class SparsePrefill:
     def _chunks(self, count: int) -> Iterator[slice]:
         size = self._bounds.chunk_tokens
         return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+    def _sparse_chunks(self, positions_C: torch.Tensor) -> Iterator[slice]:
+        """Chunks of scattered positions, bounded in tokens and in runs."""
+        count = len(positions_C)
+        breaks = positions_C[1:] != positions_C[:-1] + 1
+        run_of_token = torch.nn.functional.pad(breaks.cumsum(0), (1, 0)).cpu()
+        start = 0
+        while start < count:
+            too_far = run_of_token[start] + self._decoder.max_runs
+            fitting = int(torch.searchsorted(run_of_token, too_far))
+            end = min(start + self._bounds.chunk_tokens, fitting, count)
+            yield slice(start, end)
+            start = end
 
     def _spend(self, state: HiddenState) -> Iterator[None]:
         """Count one layer of these tokens as done; yield when the slice is full."""

@@ -1,7 +1,7 @@
 """What RaySparseX is correct for, and a clear refusal, naming why, of everything else.
 
 Checked once at start-up, in the scheduler and in each worker. Requests that a supported engine
-cannot serve sparsely (LoRA, prompt embeddings, multimodal) are prefilled plainly instead; that is
+cannot serve sparsely (prompt embeddings, multimodal) are prefilled plainly instead; that is
 `scheduler_half`'s business.
 """
 
@@ -42,6 +42,8 @@ def _reasons(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig) -> Iterato
         yield "pipeline parallelism is not supported yet; use tensor parallelism"
     if parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1:
         yield "context parallelism spreads one request's KV over ranks"
+    if vllm_config.lora_config is not None:
+        yield "an engine with LoRA adapters runs layers that need each batch's adapter table"
     if vllm_config.speculative_config is not None:
         yield "speculative decoding with a draft is not supported yet"
     if vllm_config.cache_config.cache_dtype not in ("auto", "float32", "float16", "bfloat16"):

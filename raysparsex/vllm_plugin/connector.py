@@ -277,4 +277,7 @@ def _special_tokens(vllm_config: VllmConfig) -> np.ndarray[Any, np.dtype[np.int6
     if vllm_config.model_config.skip_tokenizer_init:
         return np.empty(0, dtype=np.int64)
     tokenizer = cached_tokenizer_from_config(vllm_config.model_config)
-    return np.array(sorted(set(tokenizer.all_special_ids)), dtype=np.int64)
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    # Roles of a chat template are special tokens without a name such as "eos".
+    special = {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
+    return np.array(sorted(special), dtype=np.int64)

@@ -13,6 +13,7 @@ request's blocks. The backends' bottom-right causal mask is then causality by po
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,9 @@ class DecoderModel:
         self.device = next(iter(kv_caches.values())).device
         self.names = [layer.attention.layer_name for layer in self.layers]
         self.block_size = self.layers[0].cache.block_size
+        # GPU backends size their buffers for so many rows; the CPU's has none to size.
+        on_gpu = self.device.type != "cpu"
+        self.max_rows = vllm_config.scheduler_config.max_num_seqs if on_gpu else sys.maxsize >> 1
         spec = kv_cache_config.kv_cache_groups[0].kv_cache_spec
         with set_current_vllm_config(vllm_config):
             builder = self.layers[0].attention.get_attn_backend().get_builder_cls()
@@ -168,6 +172,7 @@ class RequestDecoder:
         self._blocks = torch.tensor(block_ids, dtype=torch.int32, device=model.device)
         self.layer_count = len(model.layers)
         self.scale = model.layers[0].attention.impl.scale
+        self.max_runs = model.max_rows
         self._metadata: tuple[RowPlacement, dict[str, Any]] | None = None
 
     def place(self, positions_T: torch.Tensor) -> RowPlacement:

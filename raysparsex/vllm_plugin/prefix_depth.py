@@ -6,7 +6,10 @@ hold corrected values. Its depth travels with the block's hash, which covers all
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
+
+from raysparsex.ids import RequestId
 
 BlockHash = bytes
 
@@ -14,32 +17,48 @@ BlockHash = bytes
 class PrefixDepths:
     """Depth by block hash; a hash that is not listed is exact (depth 0).
 
-    `is_cached` tells whether vLLM's prefix cache still holds a hash. Entries it no longer holds are
-    dropped whenever there are more than `capacity`, which must be at least the number of blocks.
+    `is_cached` tells whether vLLM's prefix cache still holds a hash. Entries that nobody holds or
+    writes are dropped whenever there are more than `capacity`.
     """
 
     def __init__(self, capacity: int, is_cached: Callable[[BlockHash], bool]) -> None:
         self._capacity = capacity
         self._is_cached = is_cached
         self._depths: dict[BlockHash, int] = {}
+        self._writing: dict[RequestId, list[BlockHash]] = {}
+        self._writers: Counter[BlockHash] = Counter()
 
-    def record(self, hashes: Iterable[BlockHash], depth: int) -> None:
-        """Blocks with these hashes hold, or are about to hold, values of this depth."""
-        if depth == 0:
-            return
-        for block_hash in hashes:
-            self._depths[block_hash] = max(depth, self._depths.get(block_hash, 0))
+    def write(self, owner: RequestId, hashes: Iterable[BlockHash], depth: int) -> None:
+        """`owner` is about to compute blocks with these hashes, with values of this depth.
+
+        Blocks that it only hits are not among them. While anybody else writes or holds a block of
+        the same hash, the larger depth counts, as either may be hit.
+        """
+        assert owner not in self._writing
+        written = self._writing[owner] = list(hashes)
+        for block_hash in written:
+            known = self._depths.pop(block_hash, 0) if self._is_alive(block_hash) else 0
+            if max(depth, known) > 0:
+                self._depths[block_hash] = max(depth, known)
+        self._writers.update(written)
         if len(self._depths) > self._capacity:
-            self._forget_evicted(keep=set(hashes))
+            self._forget_evicted()
+
+    def done(self, owner: RequestId) -> None:
+        """`owner` writes no more; an owner that never wrote is fine."""
+        self._writers -= Counter(self._writing.pop(owner, ()))
 
     def depth_of(self, hashes: Iterable[BlockHash]) -> int:
         """The largest depth among blocks with these hashes."""
         return max((self._depths.get(block_hash, 0) for block_hash in hashes), default=0)
 
-    def _forget_evicted(self, keep: set[BlockHash]) -> None:
+    def _is_alive(self, block_hash: BlockHash) -> bool:
+        return self._writers[block_hash] > 0 or self._is_cached(block_hash)
+
+    def _forget_evicted(self) -> None:
         self._depths = {
             block_hash: depth
             for block_hash, depth in self._depths.items()
-            if block_hash in keep or self._is_cached(block_hash)
+            if self._is_alive(block_hash)
         }
         self._capacity = max(self._capacity, 2 * len(self._depths))

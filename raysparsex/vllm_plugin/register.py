@@ -15,6 +15,8 @@ from raysparsex.errors import UnsupportedModel
 
 CONNECTOR = "RaySparseXConnector"
 
+_MARK = "_hands_over_to_raysparsex"
+
 _loaded_model: weakref.ref[Any] | None = None
 
 
@@ -26,7 +28,7 @@ def register() -> None:
     if CONNECTOR not in KVConnectorFactory._registry:
         module = "raysparsex.vllm_plugin.connector"
         KVConnectorFactory.register_connector(CONNECTOR, module, CONNECTOR)
-    if not hasattr(Worker.load_model, "__wrapped__"):
+    if not getattr(Worker.load_model, _MARK, False):
         Worker.load_model = _handing_over(Worker.load_model)
 
 
@@ -48,4 +50,5 @@ def _handing_over(load_model: Any) -> Any:
         load_model(worker, *args, **kwargs)
         _loaded_model = weakref.ref(worker.model_runner.get_model())
 
+    setattr(load_and_hand_over, _MARK, True)
     return load_and_hand_over

@@ -12,6 +12,7 @@ Lives in vLLM's scheduler process and thread; never blocks, never touches a tens
 
 from __future__ import annotations
 
+import logging
 import secrets
 import zlib
 from collections.abc import Iterable
@@ -38,6 +39,8 @@ from raysparsex.vllm_plugin.reuse_report import ReuseReport, plain_report, spars
 
 if TYPE_CHECKING:
     from vllm.v1.request import Request
+
+logger = logging.getLogger("vllm.raysparsex")
 
 PUBLISHED_TOKENS_PER_STEP = 512
 """Bounds how long copying out can hold up a step in which streams wait for their next token."""
@@ -105,7 +108,7 @@ class SchedulerHalf:
         self._settings = settings
         self._facts = facts
         self._blocks = blocks
-        self._limits = PlanLimits(settings.reuse.min_reused_tokens)
+        self._limits = PlanLimits(settings.reuse.min_reused_tokens, settings.reuse.min_reused_share)
         self.ledger = SegmentLedger(settings.store.bytes, facts.bytes_per_token)
         self.counters = ReuseCounters()
         self._depths = PrefixDepths(2 * blocks.count, blocks.is_cached)
@@ -140,8 +143,15 @@ class SchedulerHalf:
         """
         tracked = self._tracked[RequestId(request.request_id)]
         tracked.prefix_tokens = prefix_tokens
-        tracked.prefix_depth = self._depths.depth_of(self._hashes(request, prefix_tokens))
-        tracked.plan, tracked.began = self._planned(tracked), False
+        hit = request.block_hashes[: prefix_tokens // self._facts.block_size]
+        tracked.prefix_depth = self._depths.depth_of(hit)
+        tracked.plan, tracked.began = None, False
+        try:
+            tracked.plan = self._planned(tracked)
+        except Exception:
+            # Whatever went wrong, the request must not: vLLM prefills it plainly.
+            logger.exception("no reuse for %s: planning failed", request.request_id)
+            self._give_up(tracked, "planning failed; see the server's log")
         return tracked.plan.last - prefix_tokens if tracked.plan else 0
 
     def allocated(
@@ -157,14 +167,14 @@ class SchedulerHalf:
             # against the plan: vLLM overrules us where it needs all prompt logits.
             if not tracked.began:
                 tracked.plan = None
-            self._depths.record(self._hashes(request), tracked.depth)
+                self._writes_blocks(tracked)
             self._prefilling[RequestId(request.request_id)] = tracked
             return None
         plan, prompt = tracked.plan, tracked.prompt
         assert plan is not None
         assert prompt is not None
         assert plan.last - plan.prefix_tokens == produced_tokens
-        self._depths.record(self._hashes(request), plan.depth)
+        self._writes_blocks(tracked)
         owner = RequestId(request.request_id)
         segments = [span.segment for span in plan.reused]
         self.ledger.pin(owner, segments)
@@ -173,6 +183,18 @@ class SchedulerHalf:
         seed = zlib.crc32(prompt.tokens.tobytes())
         self._orders.start.append(PrefillJob(owner, prompt.tokens, blocks, plan, seed))
         return plan
+
+    def _writes_blocks(self, tracked: _Tracked) -> None:
+        """Account for the depth of the blocks that this request will fill behind its prefix hit."""
+        request = tracked.request
+        owner = RequestId(request.request_id)
+        if tracked.depth > 0 and not request.block_hashes:
+            # Its first block fills while it generates. Nobody may hit that block, as nobody would
+            # know its depth; so from here on its hashes are its own.
+            request.cache_salt = f"{self._secret}:{owner}"
+        self._depths.done(owner)
+        behind = tracked.prefix_tokens // self._facts.block_size
+        self._depths.write(owner, request.block_hashes[behind:], tracked.depth)
 
     def orders(self, scheduled_tokens: int) -> StepOrders:
         """This step's orders; called once per step."""
@@ -198,7 +220,9 @@ class SchedulerHalf:
         if tracked is None:
             return
         tracked.loading = False
-        if failed:
+        if failed and tracked.plan:
+            # Whichever of them was lost or damaged: all are computed and published anew.
+            self._orders.drop += self.ledger.drop({s.segment for s in tracked.plan.reused})
             self._give_up(tracked, "the sparse prefill failed; see the server's log")
 
     def finished(self, request: Request, blocks: list[BlockId]) -> tuple[bool, ReuseReport]:
@@ -206,6 +230,7 @@ class SchedulerHalf:
         owner = RequestId(request.request_id)
         tracked = self._tracked.pop(owner)
         self._prefilling.pop(owner, None)
+        self._depths.done(owner)
         report = self._report(tracked)
         self.counters.count_report(report)
         if _was_aborted(request):
@@ -231,7 +256,11 @@ class SchedulerHalf:
         }
 
     def clear(self) -> None:
-        """Forget all segments that no running request uses."""
+        """Forget all segments that no running request uses, and publish nothing that is queued."""
+        for owner in self._queue.requests():
+            self._queue.cancel(owner)
+            if self._releasing.pop(owner, None):
+                self._orders.release.append(owner)
         self._orders.drop += self.ledger.clear()
 
     def _settled(self, request: Request) -> _Tracked:
@@ -313,18 +342,22 @@ class SchedulerHalf:
                 self._queue.add(owner, self._prompt_candidates(tracked))
 
     def _prompt_candidates(self, tracked: _Tracked) -> Iterable[Candidate]:
-        if not tracked.publishes:
+        if not self._is_of_use(tracked):
             return ()
         tracked.prompt = tracked.prompt or self._segments(tracked)
         reused = tracked.plan.reused if tracked.plan else ()
         return candidates(tracked.prompt, depth=tracked.depth, reused=reused)
+
+    def _is_of_use(self, tracked: _Tracked) -> bool:
+        """Whether others may and could reuse what this request computes."""
+        return tracked.publishes and tracked.depth < self._settings.reuse.max_depth
 
     def _queue_rest(self, tracked: _Tracked) -> bool:
         """Queue what a finished request has not published; whether anything is queued of it."""
         request, owner = tracked.request, RequestId(tracked.request.request_id)
         # The last token was sampled, but its K and V were never computed.
         computed = min(request.num_computed_tokens, request.num_tokens - 1)
-        if not tracked.publishes or not _prompt_is_computed(request):
+        if not self._is_of_use(tracked) or not _prompt_is_computed(request):
             return False
         self._queue.add(owner, self._prompt_candidates(tracked))
         assert tracked.prompt is not None
@@ -347,11 +380,6 @@ class SchedulerHalf:
 
     def _blocks_of(self, request: RequestId) -> list[BlockId]:
         return self._releasing.get(request) or self._blocks.of_request(request)
-
-    def _hashes(self, request: Request, tokens: int | None = None) -> list[bytes]:
-        """Hashes of the full blocks of a request, or of its first `tokens` tokens."""
-        hashes: list[bytes] = request.block_hashes
-        return hashes if tokens is None else hashes[: tokens // self._facts.block_size]
 
 
 def default_full_layers(layers: int) -> int:

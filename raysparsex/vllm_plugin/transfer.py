@@ -1,15 +1,15 @@
 """Segments between the paged cache and the store: reading out, and loading back aligned.
 
 On a CPU both sides are the same memory and a copy is a copy. On CUDA, copies to the host go to
-pinned memory on a stream of their own, and copies to the device are issued one layer ahead.
-The CUDA side follows PyTorch's stream rules but has not been run on a GPU yet.
+pinned memory on a stream of their own; copies to the device are made layer by layer as they are
+needed, in stream order. The CUDA side has not been run on a GPU yet.
 
 Shapes: L layers, N tokens, G KV heads, D head size, R reused tokens of a prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from raysparsex.segment.coverage import ReusedSpan
 from raysparsex.sparse.rope_align import Rotation
 from raysparsex.store.base import SegmentStore
 from raysparsex.vllm_plugin.decoder import DecoderModel
-from raysparsex.vllm_plugin.metadata import Publication
+from raysparsex.vllm_plugin.metadata import Publication, SegmentAt
 
 
 class HostCopies:
@@ -50,16 +50,27 @@ class HostCopies:
 
 def read_out(
     model: DecoderModel, publication: Publication, copies: HostCopies
-) -> list[tuple[SegmentId, torch.Tensor]]:
+) -> Iterator[tuple[SegmentId, torch.Tensor]]:
     """KV [L, 2, N, G, D] of each segment of a publication, read from the request's blocks."""
-    first, last = publication.segments[0].start, publication.segments[-1].end
     blocks = torch.tensor(publication.blocks, dtype=torch.int32, device=model.device)
-    layers = [torch.stack(layer.cache.read(blocks, first, last)) for layer in model.layers]
-    run = torch.stack(layers)
-    return [
-        (at.segment, copies.to_host(run[:, :, at.start - first : at.end - first]))
-        for at in publication.segments
-    ]
+    for run in _runs(publication.segments):
+        first, last = run[0].start, run[-1].end
+        layers = [torch.stack(layer.cache.read(blocks, first, last)) for layer in model.layers]
+        kv = torch.stack(layers)
+        for at in run:
+            yield at.segment, copies.to_host(kv[:, :, at.start - first : at.end - first])
+
+
+def _runs(segments: Sequence[SegmentAt]) -> Iterator[list[SegmentAt]]:
+    """Segments that follow each other without a gap, to be read at once."""
+    run: list[SegmentAt] = []
+    for at in segments:
+        if run and run[-1].end != at.start:
+            yield run
+            run = []
+        run.append(at)
+    if run:
+        yield run
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +101,7 @@ class AlignedLoader:
     def load(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """See `SegmentLoader.load`."""
         kv = torch.cat([source.kv[layer, :, source.rows] for source in self._sources], dim=1)
-        kv = kv.to(self._model.device, non_blocking=True)
+        kv = kv.to(self._model.device)
         aligner = self._model.layers[layer].aligner
         return aligner.apply(kv[0], self._rotation(layer)), kv[1]
 

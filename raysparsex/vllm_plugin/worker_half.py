@@ -1,7 +1,8 @@
 """The worker half of the connector: runs sparse prefills in slices, publishes, drops.
 
-vLLM calls `start_step` once per engine step, after the step's own forward, so that running streams
-get their token first; results are collected by `take_results` right after. One thread, no locks.
+vLLM calls `start_step` once per engine step, behind the step's own forward and in front of its
+sampling: a slice adds its time to that step, which is why slices are bounded. Results are collected
+by `take_results` right after. One thread, no locks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import torch
 from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
 
 from raysparsex.config import ReuseSettings
-from raysparsex.errors import ReuseFailed
 from raysparsex.ids import RequestId
 from raysparsex.sparse.prefill import PrefillTask, SliceBounds, SparsePrefill
 from raysparsex.sparse.token_select import SELECTORS
@@ -94,26 +94,25 @@ class WorkerHalf:
             self._stop(request)
 
     def _start(self, job: PrefillJob) -> None:
-        loader = self._loader(job)
-        if loader is None:
+        """Fails on all ranks if on one: ranks that part ways would wait for each other."""
+        try:
+            prefill = self._prefill(job)
+        except Exception as problem:
+            logger.warning("prefilling %s plainly: %s", job.request, problem)
+            prefill = None
+        if _all_ranks(prefill is not None) and prefill is not None:
+            self._jobs[job.request] = prefill.run()
+        else:
             self._end(job.request, failed=True)
-            return
-        prefill = SparsePrefill(
+
+    def _prefill(self, job: PrefillJob) -> SparsePrefill:
+        self._copies.wait()
+        return SparsePrefill(
             _task(job, self._model.device),
             RequestDecoder(self._model, list(job.blocks)),
-            loader,
+            AlignedLoader(self._model, self._store, job.plan.reused),
             SliceBounds(self._slice.token_layers, self._slice.chunk_tokens),
         )
-        self._jobs[job.request] = prefill.run()
-
-    def _loader(self, job: PrefillJob) -> AlignedLoader | None:
-        """None when any rank lacks a segment: ranks that part ways would wait for each other."""
-        try:
-            loader = AlignedLoader(self._model, self._store, job.plan.reused)
-        except ReuseFailed as problem:
-            logger.warning("prefilling %s plainly: %s", job.request, problem)
-            loader = None
-        return loader if _all_ranks(loader is not None) else None
 
     def _run_slices(self, slices: int) -> None:
         """Oldest job first: finishing one before starting the next gives the best mean TTFT."""
@@ -147,8 +146,9 @@ class WorkerHalf:
         try:
             for segment, kv in read_out(self._model, publication, self._copies):
                 self._store.put(segment, kv)
-        except ReuseFailed as problem:
-            # The ledger thinks it is held; a request that counts on it is prefilled plainly.
+        except Exception as problem:
+            # The ledger thinks it is held; a request that counts on it is prefilled plainly, and
+            # the ledger then learns of it.
             logger.warning("a segment of %s is not published: %s", publication.request, problem)
 
 

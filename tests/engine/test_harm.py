@@ -55,7 +55,9 @@ def test_a_lost_segment_gives_a_wrong_answer(engine: Engine, moved: list[int]) -
     assert answer.reuse["fallback"]
     assert answer.reuse["reused_tokens"] == 0
     assert answer.tokens == right.tokens
-    engine.forget()
+    engine.scheduler.reset_prefix_cache()
+    again = engine.one(moved)
+    assert again.reuse["reused_tokens"] > 1000, "what was lost is not held anew"
 
 
 @pytest.mark.parametrize("after", [0, 3, 7])
@@ -82,16 +84,15 @@ def test_a_failing_load_in_mid_prefill_gives_a_wrong_answer(
     engine.forget()
 
 
-def test_damaged_record_shape_gives_a_wrong_answer(engine: Engine, moved: list[int]) -> None:
+def test_a_damaged_record_gives_a_wrong_answer(engine: Engine, moved: list[int]) -> None:
     right = engine.one(moved, reuse="off")
-    kv = engine.worker._store._kv
-    victim = next(iter(kv))
-    kv[victim] = kv[victim][:, :, :1]
+    store = engine.worker._store
+    for segment, kv in store._kv.items():
+        store._kv[segment] = kv[:, :, :1]
     answer = engine.one(moved)
-    assert answer.tokens == right.tokens or answer.reuse["fallback"] is None
-    if answer.reuse["reused_tokens"] == 0:
-        assert answer.reuse["fallback"]
-    engine.worker._store._bytes = sum(t.nbytes for t in kv.values())
+    assert answer.reuse["fallback"]
+    assert answer.tokens == right.tokens
+    store._bytes = sum(kv.nbytes for kv in store._kv.values())
     engine.forget()
 
 

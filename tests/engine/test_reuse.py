@@ -55,7 +55,8 @@ def test_depth_is_bounded_and_reuse_goes_on(engine: Engine) -> None:
         reused.append(answer.reuse["reused_tokens"])
         depths += [record.depth for record in engine.half.ledger._records.values()]
         text += added
-    assert max(depths) == engine.scheduler.connector.settings.reuse.max_depth
+    # What is as deep as the bound could never be used, so it is not held.
+    assert max(depths) == engine.scheduler.connector.settings.reuse.max_depth - 1
     assert sum(count > 0 for count in reused) >= 6, reused
     assert 0 in reused, "past the bound, a request is prefilled exactly"
 
@@ -91,3 +92,33 @@ def test_declared_boundaries_are_cuts(engine: Engine) -> None:
         [*tokens(rng, 8), *joined(shuffled), *tokens(rng, 20)], segments=[8, *edges]
     )
     assert answer.reuse["reused_tokens"] == sum(map(len, parts))
+
+
+def test_reuse_goes_on_for_ever_behind_a_shared_prefix(engine: Engine) -> None:
+    rng = random.Random(9)
+    system = tokens(rng, 300)
+    documents = [tokens(rng, 250) for _ in range(4)]
+    engine.one([*system, *joined(documents), *tokens(rng, 20)])
+    for _ in range(8):
+        rng.shuffle(documents)
+        reuse = engine.one([*system, *tokens(rng, 5), *joined(documents), *tokens(rng, 20)]).reuse
+        assert reuse["prefix_tokens"] == 256
+        assert reuse["reused_tokens"] >= 950
+        assert reuse["fallback"] is None
+
+
+def test_generated_text_of_a_short_sparse_prompt_is_not_hit_as_exact(engine: Engine) -> None:
+    rng = random.Random(10)
+    document = tokens(rng, 80)
+    engine.one([*tokens(rng, 9), *document])
+    prompt = [*tokens(rng, 5), *document, *tokens(rng, 20)]
+    short = engine.ask([prompt], max_tokens=160)[0]
+    assert short.reuse["reused_tokens"] >= 75
+    longer = engine.one([*prompt, *short.tokens, *tokens(rng, 20)], selector="none")
+    assert longer.reuse["prefix_tokens"] == 0
+
+
+def test_chat_roles_are_boundaries(engine: Engine) -> None:
+    tokenizer = engine.llm.get_tokenizer()
+    roles = tokenizer.convert_tokens_to_ids(["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"])
+    assert set(roles) <= set(engine.half._facts.special_tokens.tolist())
