@@ -30,8 +30,9 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 from raysparsex.config import ReuseSettings, parse_settings
 from raysparsex.ids import BlockId, ModelFingerprint, RequestId
 from raysparsex.vllm_plugin.compat import refuse_unsupported
+from raysparsex.vllm_plugin.engine_facts import EngineFacts
 from raysparsex.vllm_plugin.metadata import StepOrders
-from raysparsex.vllm_plugin.scheduler_half import EngineFacts, SchedulerHalf
+from raysparsex.vllm_plugin.scheduler_half import SchedulerHalf
 from raysparsex.vllm_plugin.stats import ReusePromMetrics, ReuseStats
 from raysparsex.vllm_plugin.worker_half import WorkerHalf
 
@@ -219,27 +220,27 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
 
 
 class ManagedBlocks:
-    """`scheduler_half.Blocks` over vLLM's KV cache manager."""
+    """`engine_facts.Blocks` over vLLM's KV cache manager."""
 
     def __init__(self, manager: KVCacheManager) -> None:
         self._manager = manager
 
     def of_request(self, request: RequestId) -> list[BlockId]:
-        """See `scheduler_half.Blocks`."""
+        """See `engine_facts.Blocks`."""
         return [BlockId(block) for block in self._manager.get_block_ids(request)[0]]
 
     def is_cached(self, block_hash: Any) -> bool:
-        """See `scheduler_half.Blocks`."""
+        """See `engine_facts.Blocks`."""
         return self._manager.block_pool.get_cached_block(block_hash, [0]) is not None
 
     @property
     def count(self) -> int:
-        """See `scheduler_half.Blocks`."""
+        """See `engine_facts.Blocks`."""
         return int(self._manager.block_pool.num_gpu_blocks)
 
     @property
     def free(self) -> int:
-        """See `scheduler_half.Blocks`."""
+        """See `engine_facts.Blocks`."""
         return int(self._manager.block_pool.get_num_free_blocks())
 
 

@@ -34,6 +34,10 @@ class ReuseCounters:
         self.tokens["recomputed"] += report.recomputed_tokens
         self.tokens["new"] += report.new_tokens
 
+    def count_fallback(self, reason: str) -> None:
+        """A request is prefilled plainly; what stands behind a colon is not a label of a metric."""
+        self.fallbacks[reason.partition(":")[0]] += 1
+
     def is_empty(self) -> bool:
         """Whether nothing was counted since the last `take`."""
         return self == ReuseCounters()

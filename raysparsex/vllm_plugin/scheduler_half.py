@@ -16,26 +16,20 @@ import logging
 import secrets
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from raysparsex.config import ReuseMode, ReuseParams, ReuseSettings, parse_request
-from raysparsex.errors import InvalidRequest
-from raysparsex.ids import BlockId, ModelFingerprint, RequestId, TrustSalt
-from raysparsex.plan.planner import Correction, PlanLimits, make_plan
+from raysparsex.config import ReuseMode, ReuseSettings
+from raysparsex.ids import BlockId, RequestId
 from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.registry.ledger import SegmentLedger
-from raysparsex.segment.coverage import find_coverage
-from raysparsex.segment.identity import SegmentHasher
 from raysparsex.vllm_plugin.counters import ReuseCounters
+from raysparsex.vllm_plugin.engine_facts import Blocks, EngineFacts
 from raysparsex.vllm_plugin.metadata import PrefillJob, StepOrders
 from raysparsex.vllm_plugin.prefix_depth import PrefixDepths
-from raysparsex.vllm_plugin.prompt_segments import PromptSegments
 from raysparsex.vllm_plugin.publishing import Candidate, PublishQueue, candidates
+from raysparsex.vllm_plugin.request_planner import RequestPlanner
 from raysparsex.vllm_plugin.reuse_report import ReuseReport, plain_report, sparse_report
+from raysparsex.vllm_plugin.tracked_request import TrackedRequest, tracked_request
 
 if TYPE_CHECKING:
     from vllm.v1.request import Request
@@ -46,61 +40,6 @@ PUBLISHED_TOKENS_PER_STEP = 512
 """Bounds how long copying out can hold up a step in which streams wait for their next token."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineFacts:
-    """What the scheduler half knows of its engine."""
-
-    fingerprint: ModelFingerprint
-    special_tokens: npt.NDArray[np.int64]
-    """Ids of the tokenizer's control tokens; chat messages end and begin at them."""
-    layers: int
-    block_size: int
-    bytes_per_token: int
-    """KV of one token over all layers, on one rank."""
-
-
-class Blocks(Protocol):
-    """What the scheduler half asks of vLLM's block manager."""
-
-    def of_request(self, request: RequestId) -> list[BlockId]:
-        """The blocks of a request that is being computed."""
-
-    def is_cached(self, block_hash: bytes) -> bool:
-        """Whether the prefix cache holds a block with this hash."""
-
-    @property
-    def count(self) -> int:
-        """All blocks, used or not."""
-
-    @property
-    def free(self) -> int:
-        """Blocks that no request holds."""
-
-
-@dataclass(slots=True)
-class _Tracked:
-    """One request from its arrival to its end."""
-
-    request: Request
-    mode: ReuseMode
-    params: ReuseParams
-    salt: TrustSalt
-    fallback: str | None = None
-    publishes: bool = True
-    prefix_tokens: int = 0
-    prefix_depth: int = 0
-    plan: ReusePlan | None = None
-    began: bool = False
-    """The plan became a job."""
-    loading: bool = False
-    """The job is with the workers."""
-    prompt: PromptSegments | None = None
-
-    @property
-    def depth(self) -> int:
-        return self.plan.depth if self.plan else self.prefix_depth
-
-
 class SchedulerHalf:
     """Decides for one engine."""
 
@@ -108,13 +47,13 @@ class SchedulerHalf:
         self._settings = settings
         self._facts = facts
         self._blocks = blocks
-        self._limits = PlanLimits(settings.reuse.min_reused_tokens, settings.reuse.min_reused_share)
         self.ledger = SegmentLedger(settings.store.bytes, facts.bytes_per_token)
+        self._planner = RequestPlanner(settings, facts, self.ledger.find)
         self.counters = ReuseCounters()
         self._depths = PrefixDepths(2 * blocks.count, blocks.is_cached)
         self._queue = PublishQueue(self.ledger)
-        self._tracked: dict[RequestId, _Tracked] = {}
-        self._prefilling: dict[RequestId, _Tracked] = {}
+        self._tracked: dict[RequestId, TrackedRequest] = {}
+        self._prefilling: dict[RequestId, TrackedRequest] = {}
         """Requests whose prompt is to be published once vLLM has computed it."""
         self._releasing: dict[RequestId, list[BlockId]] = {}
         """Finished requests whose blocks are still being read."""
@@ -128,8 +67,10 @@ class SchedulerHalf:
 
     def on_new_request(self, request: Request) -> None:
         """Settle the mode; move a sparse request into the prefix-cache namespace of its kind."""
-        tracked = self._settled(request)
-        self._tracked[RequestId(request.request_id)] = tracked
+        tracked = tracked_request(request, self._settings.reuse.mode)
+        self._tracked[tracked.id] = tracked
+        if tracked.fallback:
+            self.counters.count_fallback(tracked.fallback)
         if tracked.mode is ReuseMode.SPARSE:
             # The secret keeps a client from naming this namespace in a request of its own.
             request.cache_salt = f"{self._secret}:{tracked.salt}"
@@ -147,7 +88,7 @@ class SchedulerHalf:
         tracked.prefix_depth = self._depths.depth_of(hit)
         tracked.plan, tracked.began = None, False
         try:
-            tracked.plan = self._planned(tracked)
+            tracked.plan = self._planner.plan(tracked)
         except Exception:
             # Whatever went wrong, the request must not: vLLM prefills it plainly.
             logger.exception("no reuse for %s: planning failed", request.request_id)
@@ -168,26 +109,24 @@ class SchedulerHalf:
             if not tracked.began:
                 tracked.plan = None
                 self._writes_blocks(tracked)
-            self._prefilling[RequestId(request.request_id)] = tracked
+            self._prefilling[tracked.id] = tracked
             return None
         plan, prompt = tracked.plan, tracked.prompt
         assert plan is not None
         assert prompt is not None
         assert plan.last - plan.prefix_tokens == produced_tokens
         self._writes_blocks(tracked)
-        owner = RequestId(request.request_id)
         segments = [span.segment for span in plan.reused]
-        self.ledger.pin(owner, segments)
+        self.ledger.pin(tracked.id, segments)
         self.ledger.use(segments)
         tracked.began = tracked.loading = True
         seed = zlib.crc32(prompt.tokens.tobytes())
-        self._orders.start.append(PrefillJob(owner, prompt.tokens, blocks, plan, seed))
+        self._orders.start.append(PrefillJob(tracked.id, prompt.tokens, blocks, plan, seed))
         return plan
 
-    def _writes_blocks(self, tracked: _Tracked) -> None:
+    def _writes_blocks(self, tracked: TrackedRequest) -> None:
         """Account for the depth of the blocks that this request will fill behind its prefix hit."""
-        request = tracked.request
-        owner = RequestId(request.request_id)
+        request, owner = tracked.request, tracked.id
         if tracked.depth > 0 and not request.block_hashes:
             # Its first block fills while it generates. Nobody may hit that block, as nobody would
             # know its depth; so from here on its hashes are its own.
@@ -233,7 +172,7 @@ class SchedulerHalf:
         self._depths.done(owner)
         report = self._report(tracked)
         self.counters.count_report(report)
-        if _was_aborted(request):
+        if tracked.was_aborted:
             self.counters.reports[owner] = report.as_params()
         if tracked.loading:
             self.ledger.unpin(owner)
@@ -263,150 +202,54 @@ class SchedulerHalf:
                 self._orders.release.append(owner)
         self._orders.drop += self.ledger.clear()
 
-    def _settled(self, request: Request) -> _Tracked:
-        salt = TrustSalt(request.cache_salt or "")
-        try:
-            params = parse_request(request.kv_transfer_params)
-        except InvalidRequest as problem:
-            # Only without our HTTP server, which answers 400 before it comes to this.
-            self.counters.fallbacks["invalid parameters"] += 1
-            return _Tracked(request, ReuseMode.EXACT, ReuseParams(), salt, str(problem))
-        mode = params.reuse or self._settings.reuse.mode
-        tracked = _Tracked(request, mode, params, salt, publishes=mode is not ReuseMode.OFF)
-        unfit = _why_plain(request)
-        if unfit:
-            tracked.publishes = False
-        if unfit and mode is ReuseMode.SPARSE:
-            tracked.mode = ReuseMode.EXACT
-            self._give_up(tracked, unfit)
-        return tracked
-
-    def _planned(self, tracked: _Tracked) -> ReusePlan | None:
-        request, reuse = tracked.request, self._settings.reuse
-        if tracked.mode is not ReuseMode.SPARSE or tracked.fallback or request.num_preemptions:
-            return None
-        if tracked.prefix_depth >= reuse.max_depth:
-            return None
-        prompt = tracked.prompt or self._segments(tracked)
-        tracked.prompt = prompt
-        coverage = find_coverage(
-            prompt.tokens,
-            prompt.cuts,
-            prompt.ids,
-            self.ledger.find,
-            first=tracked.prefix_tokens,
-            last=len(prompt.tokens) - 1,
-            min_tokens=self._settings.segment.min_tokens,
-            max_depth=reuse.max_depth,
-        )
-        return make_plan(
-            prompt_tokens=len(prompt.tokens),
-            prefix_tokens=tracked.prefix_tokens,
-            prefix_depth=tracked.prefix_depth,
-            coverage=coverage,
-            correction=self._correction(tracked.params),
-            limits=self._limits,
-        )
-
-    def _segments(self, tracked: _Tracked) -> PromptSegments:
-        return PromptSegments.of_prompt(
-            tracked.request.prompt_token_ids,
-            declared=tracked.params.segments,
-            special_tokens=self._facts.special_tokens,
-            config=self._settings.segment,
-            hasher=SegmentHasher(self._facts.fingerprint, tracked.salt),
-        )
-
-    def _correction(self, params: ReuseParams) -> Correction:
-        reuse, layers = self._settings.reuse, self._facts.layers
-        full = params.full_layers if params.full_layers is not None else reuse.full_layers
-        return Correction(
-            full_layers=min(layers, default_full_layers(layers) if full is None else full),
-            selector=params.selector or reuse.selector,
-            budget=reuse.budget if params.budget is None else float(params.budget),
-        )
-
     def _cancel_preempted(self) -> None:
         """A preempted request has lost its blocks; it starts again from nothing computed."""
         for owner in self._queue.requests():
             tracked = self._tracked.get(owner)
-            if tracked and not _prompt_is_computed(tracked.request):
+            if tracked and not tracked.prompt_is_computed:
                 self._queue.cancel(owner)
                 self._prefilling[owner] = tracked
 
     def _queue_computed_prompts(self) -> None:
         """Prompts whose last token was scheduled in an earlier step are computed by now."""
         for owner, tracked in list(self._prefilling.items()):
-            if _prompt_is_computed(tracked.request):
+            if tracked.prompt_is_computed:
                 del self._prefilling[owner]
                 self._queue.add(owner, self._prompt_candidates(tracked))
 
-    def _prompt_candidates(self, tracked: _Tracked) -> Iterable[Candidate]:
+    def _prompt_candidates(self, tracked: TrackedRequest) -> Iterable[Candidate]:
         if not self._is_of_use(tracked):
             return ()
-        tracked.prompt = tracked.prompt or self._segments(tracked)
         reused = tracked.plan.reused if tracked.plan else ()
-        return candidates(tracked.prompt, depth=tracked.depth, reused=reused)
+        return candidates(self._planner.segments(tracked), depth=tracked.depth, reused=reused)
 
-    def _is_of_use(self, tracked: _Tracked) -> bool:
+    def _is_of_use(self, tracked: TrackedRequest) -> bool:
         """Whether others may and could reuse what this request computes."""
         return tracked.publishes and tracked.depth < self._settings.reuse.max_depth
 
-    def _queue_rest(self, tracked: _Tracked) -> bool:
+    def _queue_rest(self, tracked: TrackedRequest) -> bool:
         """Queue what a finished request has not published; whether anything is queued of it."""
-        request, owner = tracked.request, RequestId(tracked.request.request_id)
+        request, owner = tracked.request, tracked.id
         # The last token was sampled, but its K and V were never computed.
         computed = min(request.num_computed_tokens, request.num_tokens - 1)
-        if not self._is_of_use(tracked) or not _prompt_is_computed(request):
+        if not self._is_of_use(tracked) or not tracked.prompt_is_computed:
             return False
         self._queue.add(owner, self._prompt_candidates(tracked))
-        assert tracked.prompt is not None
-        output = tracked.prompt.of_output(
+        output = self._planner.segments(tracked).of_output(
             request.all_token_ids[request.num_prompt_tokens : computed]
         )
         return self._queue.add(owner, candidates(output, depth=tracked.depth))
 
-    def _report(self, tracked: _Tracked) -> ReuseReport:
+    def _report(self, tracked: TrackedRequest) -> ReuseReport:
         if tracked.plan and not tracked.fallback:
             return sparse_report(tracked.plan)
         prompt_tokens = tracked.request.num_prompt_tokens
         prefix_tokens = min(tracked.prefix_tokens, prompt_tokens)
         return plain_report(tracked.mode, prompt_tokens, prefix_tokens, tracked.fallback)
 
-    def _give_up(self, tracked: _Tracked, reason: str) -> None:
-        tracked.fallback = reason
-        tracked.plan = None
-        self.counters.fallbacks[reason] += 1
+    def _give_up(self, tracked: TrackedRequest, reason: str) -> None:
+        tracked.give_up(reason)
+        self.counters.count_fallback(reason)
 
     def _blocks_of(self, request: RequestId) -> list[BlockId]:
         return self._releasing.get(request) or self._blocks.of_request(request)
-
-
-def default_full_layers(layers: int) -> int:
-    """Full layers when nobody says otherwise: three eighths of the depth.
-
-    Enough for 97-99% of full-prefill accuracy in our measurements (docs/selectors.md), which were
-    made on a model of 8 layers; deeper models need a smaller share, so calibrate.
-    """
-    return max(1, round(layers * 3 / 8))
-
-
-def _was_aborted(request: Request) -> bool:
-    return bool(request.status.name == "FINISHED_ABORTED")
-
-
-def _prompt_is_computed(request: Request) -> bool:
-    return bool(request.num_computed_tokens >= request.num_prompt_tokens)
-
-
-def _why_plain(request: Request) -> str | None:
-    """Why this request cannot be prefilled sparsely, nor its KV be shared; None: it can."""
-    if request.lora_request is not None:
-        return "LoRA requests are prefilled plainly"
-    if request.mm_features:
-        return "multimodal prompts are prefilled plainly"
-    if request.prompt_token_ids is None or request.prompt_embeds is not None:
-        return "prompts with embeddings are prefilled plainly"
-    if request.pooling_params is not None:
-        return "pooling requests are prefilled plainly"
-    return None

@@ -1,0 +1,79 @@
+"""From a request to its reuse plan: split, identify, look up, decide."""
+
+from __future__ import annotations
+
+from raysparsex.config import ReuseMode, ReuseParams, ReuseSettings
+from raysparsex.plan.planner import Correction, PlanLimits, make_plan
+from raysparsex.plan.reuse_plan import ReusePlan
+from raysparsex.segment.coverage import FindRecord, find_coverage
+from raysparsex.segment.identity import SegmentHasher
+from raysparsex.vllm_plugin.engine_facts import EngineFacts
+from raysparsex.vllm_plugin.prompt_segments import PromptSegments
+from raysparsex.vllm_plugin.tracked_request import TrackedRequest
+
+
+class RequestPlanner:
+    """Plans against whatever `find` holds. Changes nothing but the request's own record."""
+
+    def __init__(self, settings: ReuseSettings, facts: EngineFacts, find: FindRecord) -> None:
+        self._settings = settings
+        self._facts = facts
+        self._find = find
+        reuse = settings.reuse
+        self._limits = PlanLimits(reuse.min_reused_tokens, reuse.min_reused_share)
+
+    def plan(self, tracked: TrackedRequest) -> ReusePlan | None:
+        """The plan of a request whose prefix hit is known; None: nothing worth reusing."""
+        request, reuse = tracked.request, self._settings.reuse
+        if tracked.mode is not ReuseMode.SPARSE or tracked.fallback or request.num_preemptions:
+            return None
+        if tracked.prefix_depth >= reuse.max_depth:
+            return None
+        prompt = self.segments(tracked)
+        coverage = find_coverage(
+            prompt.tokens,
+            prompt.cuts,
+            prompt.ids,
+            self._find,
+            first=tracked.prefix_tokens,
+            last=len(prompt.tokens) - 1,
+            min_tokens=self._settings.segment.min_tokens,
+            max_depth=reuse.max_depth,
+        )
+        return make_plan(
+            prompt_tokens=len(prompt.tokens),
+            prefix_tokens=tracked.prefix_tokens,
+            prefix_depth=tracked.prefix_depth,
+            coverage=coverage,
+            correction=self._correction(tracked.params),
+            limits=self._limits,
+        )
+
+    def segments(self, tracked: TrackedRequest) -> PromptSegments:
+        """The request's prompt, cut and named; done once."""
+        tracked.prompt = tracked.prompt or PromptSegments.of_prompt(
+            tracked.request.prompt_token_ids,
+            declared=tracked.params.segments,
+            special_tokens=self._facts.special_tokens,
+            config=self._settings.segment,
+            hasher=SegmentHasher(self._facts.fingerprint, tracked.salt),
+        )
+        return tracked.prompt
+
+    def _correction(self, params: ReuseParams) -> Correction:
+        reuse, layers = self._settings.reuse, self._facts.layers
+        full = params.full_layers if params.full_layers is not None else reuse.full_layers
+        return Correction(
+            full_layers=min(layers, default_full_layers(layers) if full is None else full),
+            selector=params.selector or reuse.selector,
+            budget=reuse.budget if params.budget is None else float(params.budget),
+        )
+
+
+def default_full_layers(layers: int) -> int:
+    """Full layers when nobody says otherwise: three eighths of the depth.
+
+    Enough for 97-99% of full-prefill accuracy in our measurements (docs/selectors.md), which were
+    made on a model of 8 layers; deeper models need a smaller share, so calibrate.
+    """
+    return max(1, round(layers * 3 / 8))

@@ -1,0 +1,92 @@
+"""One request as the scheduler half sees it, from its arrival to its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raysparsex.config import ReuseMode, ReuseParams, parse_request
+from raysparsex.errors import InvalidRequest
+from raysparsex.ids import RequestId, TrustSalt
+from raysparsex.plan.reuse_plan import ReusePlan
+from raysparsex.vllm_plugin.prompt_segments import PromptSegments
+
+if TYPE_CHECKING:
+    from vllm.v1.request import Request
+
+
+@dataclass(slots=True)
+class TrackedRequest:
+    """One request from its arrival to its end."""
+
+    request: Request
+    mode: ReuseMode
+    params: ReuseParams
+    salt: TrustSalt
+    fallback: str | None = None
+    publishes: bool = True
+    prefix_tokens: int = 0
+    prefix_depth: int = 0
+    plan: ReusePlan | None = None
+    began: bool = False
+    """The plan became a job."""
+    loading: bool = False
+    """The job is with the workers."""
+    prompt: PromptSegments | None = None
+
+    @property
+    def id(self) -> RequestId:
+        """vLLM's name for the request."""
+        return RequestId(self.request.request_id)
+
+    @property
+    def depth(self) -> int:
+        """Depth of what the request computes."""
+        return self.plan.depth if self.plan else self.prefix_depth
+
+    @property
+    def prompt_is_computed(self) -> bool:
+        """Whether all steps that compute the prompt have been scheduled, and none undone."""
+        return bool(self.request.num_computed_tokens >= self.request.num_prompt_tokens)
+
+    @property
+    def was_aborted(self) -> bool:
+        """Whether it ended by the client, or at a stop string, which vLLM ends the same way."""
+        return bool(self.request.status.name == "FINISHED_ABORTED")
+
+    def give_up(self, reason: str) -> None:
+        """It is to be prefilled plainly."""
+        self.fallback = reason
+        self.plan = None
+
+
+def tracked_request(request: Request, default_mode: ReuseMode) -> TrackedRequest:
+    """Settle what a new request may read and leave; `fallback` says why it may not reuse."""
+    salt = TrustSalt(request.cache_salt or "")
+    try:
+        params = parse_request(request.kv_transfer_params)
+    except InvalidRequest as problem:
+        # Only without our HTTP server, which answers 400 before it comes to this.
+        fallback = f"invalid parameters: {problem}"
+        return TrackedRequest(request, ReuseMode.EXACT, ReuseParams(), salt, fallback)
+    mode = params.reuse or default_mode
+    unfit = why_plain(request)
+    if unfit is None:
+        publishes = mode is not ReuseMode.OFF
+        return TrackedRequest(request, mode, params, salt, publishes=publishes)
+    fallback = unfit if mode is ReuseMode.SPARSE else None
+    mode = ReuseMode.OFF if mode is ReuseMode.OFF else ReuseMode.EXACT
+    return TrackedRequest(request, mode, params, salt, fallback, publishes=False)
+
+
+def why_plain(request: Request) -> str | None:
+    """Why this request cannot be prefilled sparsely, nor its KV be shared; None: it can."""
+    if request.lora_request is not None:
+        return "LoRA requests are prefilled plainly"
+    if request.mm_features:
+        return "multimodal prompts are prefilled plainly"
+    if request.prompt_token_ids is None or request.prompt_embeds is not None:
+        return "prompts with embeddings are prefilled plainly"
+    if request.pooling_params is not None:
+        return "pooling requests are prefilled plainly"
+    return None
