@@ -59,16 +59,14 @@ class SegmentConfig(_Frozen):
 
     min_tokens: int = Field(default=16, ge=1, description="no segment shorter than this is reused")
     average_tokens: int = Field(
-        default=32, ge=1, description="aim of content-defined cuts; never under 2 * min_tokens - 1"
+        default=32, ge=1, description="aim of content-defined cuts; at least 2 * min_tokens - 1"
     )
     max_tokens: int = Field(default=256, ge=1, description="a cut is forced after this many tokens")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if max(2 * self.min_tokens - 1, self.average_tokens) > self.max_tokens:
-            raise ValueError(
-                "max_tokens must be at least average_tokens and 2 * min_tokens - 1; raise it"
-            )
+        if max(self.min_tokens, self.average_tokens) > self.max_tokens:
+            raise ValueError("max_tokens must be at least min_tokens and average_tokens; raise it")
         return self
 
 
@@ -185,6 +183,8 @@ def _allowed(model: type[BaseModel], path: list[str], detail: Mapping[str, Any])
         return str(expected)
     name = path[-1] if path else ""
     field = owner.model_fields.get(name)
+    if hasattr(getattr(field, "annotation", None), "model_fields"):
+        return f"a mapping with {', '.join(field.annotation.model_fields)}"
     return _FIELD_HELP.get(name) or (_range(field) if field else "see docs/configuration.md")
 
 
@@ -198,10 +198,7 @@ def _range(field: FieldInfo) -> str:
 
 
 _FIELD_HELP = {
-    "reuse": "'sparse', 'exact' or 'off'",
     "budget": "a number from 0.0 to 1.0",
     "full_layers": "an integer of 0 or more",
-    "selector": ", ".join(f"'{name}'" for name in SelectorName),
     "segments": "a list of token offsets, integers of 0 or more",
-    "segment": "lengths in tokens that fit together",
 }

@@ -57,6 +57,8 @@ class ReusePlan:
     @property
     def depth(self) -> int:
         """Depth of what this prefill produces: 0 only if nothing approximate goes into it."""
+        if self.recomputed_tokens == self.reused_tokens:
+            return self.prefix_depth
         return 1 + max([self.prefix_depth, *(span.depth for span in self.reused)])
 
     @property
@@ -76,4 +78,5 @@ def recomputed_count(selector: SelectorName, budget: float, reused_tokens: int) 
         return 0
     if selector is SelectorName.ALL:
         return reused_tokens
-    return min(reused_tokens, ceil(budget * reused_tokens))
+    # 0.07 * 100 is 7.000000000000001
+    return min(reused_tokens, ceil(budget * reused_tokens - 1e-9))

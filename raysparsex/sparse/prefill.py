@@ -92,6 +92,8 @@ class SparsePrefill:
             yield from self._fresh_layer(changes)
         computed_T = ~self._task.reused_T
         computed_T[self._chosen_R(changes) - self._task.first] = True
+        if self._chooses:  # it looked at all keys, as a layer does
+            yield from self._spend(len(self._positions_T))
         yield from self._sparse_layers(computed_T)
 
     def _full_layers(self) -> Iterator[None]:
@@ -105,7 +107,7 @@ class SparsePrefill:
                 if layer in kept:
                     kept[layer].append(state.copy())
                 state = self._decoder.forward(layer, at, state)
-                yield from self._spend(state)
+                yield from self._spend(len(state.hidden_TE))
             if self._first_sparse in kept:
                 kept[self._first_sparse].append(state)
         self._entering = {layer: HiddenState.concatenated(parts) for layer, parts in kept.items()}
@@ -131,7 +133,7 @@ class SparsePrefill:
                 rows = slice(first_reused, first_reused + int(reused.sum()))
                 changes.append(_squared_changes(fresh, reused, loaded, rows))
                 first_reused = rows.stop
-            yield from self._spend(entering.rows(chunk))
+            yield from self._spend(chunk.stop - chunk.start)
 
     def _chosen_R(self, changes: list[torch.Tensor]) -> torch.Tensor:
         """Positions of the reused tokens that the sparse layers recompute."""
@@ -171,7 +173,7 @@ class SparsePrefill:
             for chunk, at in chunks:
                 part = self._decoder.forward(layer, at, state.rows(chunk))
                 parts.append(part)
-                yield from self._spend(part)
+                yield from self._spend(len(part.hidden_TE))
             state = HiddenState.concatenated(parts)
 
     def _chunks(self, count: int) -> Iterator[slice]:
@@ -191,9 +193,9 @@ class SparsePrefill:
             yield slice(start, end)
             start = end
 
-    def _spend(self, state: HiddenState) -> Iterator[None]:
-        """Count one layer of these tokens as done; yield when the slice is full."""
-        self._spent += len(state.hidden_TE)
+    def _spend(self, tokens: int) -> Iterator[None]:
+        """Count one layer of so many tokens as done; yield when the slice is full."""
+        self._spent += tokens
         if self._spent >= self._bounds.token_layers:
             self._spent = 0
             yield

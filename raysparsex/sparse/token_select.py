@@ -44,7 +44,7 @@ class Evidence(Protocol):
     def attended_by(self, seeds: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """s2 [R] float32: sum over seeds of weight x largest head's attention, at L*-1 and L*.
 
-        seeds [S]: indices into the reused tokens; weights [S] float32.
+        seeds [S]: indices into the reused tokens, ascending; weights [S] float32.
         """
 
 
@@ -81,8 +81,8 @@ class TwoStep:
         """See `Selector.scores`."""
         deviation = evidence.deviation()
         direct = _norm(evidence.attention_mass() * deviation)
-        weights, seeds = torch.topk(direct, min(SEEDS, count))
-        return direct + _norm(evidence.attended_by(seeds, weights) * deviation)
+        seeds = strongest(direct, min(SEEDS, count))
+        return direct + _norm(evidence.attended_by(seeds, direct[seeds]) * deviation)
 
 
 class Random:

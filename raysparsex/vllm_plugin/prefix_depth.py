@@ -29,18 +29,18 @@ class PrefixDepths:
         self._writers: Counter[BlockHash] = Counter()
 
     def write(self, owner: RequestId, hashes: Iterable[BlockHash], depth: int) -> None:
-        """`owner` is about to compute blocks with these hashes, with values of this depth.
+        """`owner` fills blocks with these hashes, with values of this depth; may be called again.
 
         Blocks that it only hits are not among them. While anybody else writes or holds a block of
         the same hash, the larger depth counts, as either may be hit.
         """
-        assert owner not in self._writing
-        written = self._writing[owner] = list(hashes)
-        for block_hash in written:
-            known = self._depths.pop(block_hash, 0) if self._is_alive(block_hash) else 0
-            if max(depth, known) > 0:
-                self._depths[block_hash] = max(depth, known)
-        self._writers.update(written)
+        for block_hash in hashes:
+            known = self._depths.pop(block_hash, 0)
+            deepest = max(depth, known) if self._is_alive(block_hash) else depth
+            if deepest > 0:
+                self._depths[block_hash] = deepest
+            self._writing.setdefault(owner, []).append(block_hash)
+            self._writers[block_hash] += 1
         if len(self._depths) > self._capacity:
             self._forget_evicted()
 

@@ -34,20 +34,21 @@ class Candidate:
 
 
 def candidates(
-    segments: PromptSegments, *, depth: int, reused: Iterable[ReusedSpan] = ()
+    segments: PromptSegments, *, depth: int, reused: Iterable[ReusedSpan] = (), first: int = 0
 ) -> Iterator[Candidate]:
-    """The publishable segments of a text: those that touch no reused span."""
+    """The publishable segments of a text: those from `first` on that touch no reused span."""
     kept_out = np.zeros(len(segments.tokens), dtype=bool)
+    kept_out[: max(0, first - segments.offset)] = True
     for span in reused:
         kept_out[span.start - segments.offset : span.end - segments.offset] = True
     neighbours = [segments.before, *segments.ids, None]
-    for index, (first, last) in enumerate(pairwise(segments.cuts.tolist())):
-        if kept_out[first:last].any():
+    for index, (begin, end) in enumerate(pairwise(segments.cuts.tolist())):
+        if kept_out[begin:end].any():
             continue
-        start = segments.offset + first
+        start = segments.offset + begin
         record = SegmentRecord(
             id=segments.ids[index],
-            tokens=token_bytes(segments.tokens[first:last]),
+            tokens=token_bytes(segments.tokens[begin:end]),
             base_position=start,
             depth=depth,
             context_free=start == 0,

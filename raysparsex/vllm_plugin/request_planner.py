@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raysparsex.config import ReuseMode, ReuseParams, ReuseSettings
+from raysparsex.config import ReuseMode, ReuseParams, ReuseSettings, SelectorName
 from raysparsex.plan.planner import Correction, PlanLimits, make_plan
 from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.segment.coverage import FindRecord, find_coverage
@@ -63,9 +63,12 @@ class RequestPlanner:
     def _correction(self, params: ReuseParams) -> Correction:
         reuse, layers = self._settings.reuse, self._facts.layers
         full = params.full_layers if params.full_layers is not None else reuse.full_layers
+        full = min(layers, default_full_layers(layers) if full is None else full)
+        selector = params.selector or reuse.selector
         return Correction(
-            full_layers=min(layers, default_full_layers(layers) if full is None else full),
-            selector=params.selector or reuse.selector,
+            full_layers=full,
+            # With all layers full, nothing is left to choose: everything is recomputed.
+            selector=SelectorName.ALL if full == layers else selector,
             budget=reuse.budget if params.budget is None else float(params.budget),
         )
 

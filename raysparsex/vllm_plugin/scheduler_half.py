@@ -84,6 +84,8 @@ class SchedulerHalf:
         """
         tracked = self._tracked[RequestId(request.request_id)]
         tracked.prefix_tokens = prefix_tokens
+        for other in self._tracked.values():
+            self._note_written(other)  # blocks that filled while it generated
         hit = request.block_hashes[: prefix_tokens // self._facts.block_size]
         tracked.prefix_depth = self._depths.depth_of(hit)
         tracked.plan, tracked.began = None, False
@@ -108,14 +110,14 @@ class SchedulerHalf:
             # against the plan: vLLM overrules us where it needs all prompt logits.
             if not tracked.began:
                 tracked.plan = None
-                self._writes_blocks(tracked)
+                self._begin_writing(tracked)
             self._prefilling[tracked.id] = tracked
             return None
         plan, prompt = tracked.plan, tracked.prompt
         assert plan is not None
         assert prompt is not None
         assert plan.last - plan.prefix_tokens == produced_tokens
-        self._writes_blocks(tracked)
+        self._begin_writing(tracked)
         segments = [span.segment for span in plan.reused]
         self.ledger.pin(tracked.id, segments)
         self.ledger.use(segments)
@@ -124,16 +126,18 @@ class SchedulerHalf:
         self._orders.start.append(PrefillJob(tracked.id, prompt.tokens, blocks, plan, seed))
         return plan
 
-    def _writes_blocks(self, tracked: TrackedRequest) -> None:
-        """Account for the depth of the blocks that this request will fill behind its prefix hit."""
-        request, owner = tracked.request, tracked.id
-        if tracked.depth > 0 and not request.block_hashes:
-            # Its first block fills while it generates. Nobody may hit that block, as nobody would
-            # know its depth; so from here on its hashes are its own.
-            request.cache_salt = f"{self._secret}:{owner}"
-        self._depths.done(owner)
-        behind = tracked.prefix_tokens // self._facts.block_size
-        self._depths.write(owner, request.block_hashes[behind:], tracked.depth)
+    def _begin_writing(self, tracked: TrackedRequest) -> None:
+        """The request will fill blocks behind its prefix hit."""
+        self._depths.done(tracked.id)
+        tracked.written_blocks = tracked.prefix_tokens // self._facts.block_size
+        self._note_written(tracked)
+
+    def _note_written(self, tracked: TrackedRequest) -> None:
+        """Account for the depth of blocks that got their hash since the last call."""
+        known, hashes = tracked.written_blocks, tracked.request.block_hashes
+        if known is not None and known < len(hashes):
+            self._depths.write(tracked.id, hashes[known:], tracked.depth)
+            tracked.written_blocks = len(hashes)
 
     def orders(self, scheduled_tokens: int) -> StepOrders:
         """This step's orders; called once per step."""
@@ -169,6 +173,7 @@ class SchedulerHalf:
         owner = RequestId(request.request_id)
         tracked = self._tracked.pop(owner)
         self._prefilling.pop(owner, None)
+        self._note_written(tracked)
         self._depths.done(owner)
         report = self._report(tracked)
         self.counters.count_report(report)
@@ -220,8 +225,11 @@ class SchedulerHalf:
     def _prompt_candidates(self, tracked: TrackedRequest) -> Iterable[Candidate]:
         if not self._is_of_use(tracked):
             return ()
+        # An approximate prefix may hold reused tokens, which are never published again.
+        first = tracked.prefix_tokens if tracked.prefix_depth > 0 else 0
         reused = tracked.plan.reused if tracked.plan else ()
-        return candidates(self._planner.segments(tracked), depth=tracked.depth, reused=reused)
+        segments = self._planner.segments(tracked)
+        return candidates(segments, depth=tracked.depth, reused=reused, first=first)
 
     def _is_of_use(self, tracked: TrackedRequest) -> bool:
         """Whether others may and could reuse what this request computes."""
@@ -241,7 +249,7 @@ class SchedulerHalf:
         return self._queue.add(owner, candidates(output, depth=tracked.depth))
 
     def _report(self, tracked: TrackedRequest) -> ReuseReport:
-        if tracked.plan and not tracked.fallback:
+        if tracked.plan and tracked.began:
             return sparse_report(tracked.plan)
         prompt_tokens = tracked.request.num_prompt_tokens
         prefix_tokens = min(tracked.prefix_tokens, prompt_tokens)

@@ -33,6 +33,8 @@ class TrackedRequest:
     loading: bool = False
     """The job is with the workers."""
     prompt: PromptSegments | None = None
+    written_blocks: int | None = None
+    """Blocks, from the first, whose depth is accounted for; None until it has blocks."""
 
     @property
     def id(self) -> RequestId:
@@ -63,14 +65,13 @@ class TrackedRequest:
 def tracked_request(request: Request, default_mode: ReuseMode) -> TrackedRequest:
     """Settle what a new request may read and leave; `fallback` says why it may not reuse."""
     salt = TrustSalt(request.cache_salt or "")
+    unfit = why_plain(request)
     try:
         params = parse_request(request.kv_transfer_params)
     except InvalidRequest as problem:
         # Only without our HTTP server, which answers 400 before it comes to this.
-        fallback = f"invalid parameters: {problem}"
-        return TrackedRequest(request, ReuseMode.EXACT, ReuseParams(), salt, fallback)
+        unfit, params = unfit or f"invalid parameters: {problem}", ReuseParams()
     mode = params.reuse or default_mode
-    unfit = why_plain(request)
     if unfit is None:
         publishes = mode is not ReuseMode.OFF
         return TrackedRequest(request, mode, params, salt, publishes=publishes)
@@ -87,6 +88,8 @@ def why_plain(request: Request) -> str | None:
         return "multimodal prompts are prefilled plainly"
     if request.prompt_token_ids is None or request.prompt_embeds is not None:
         return "prompts with embeddings are prefilled plainly"
+    if request.resumable:
+        return "streaming sessions, whose prompts grow, are prefilled plainly"
     if request.pooling_params is not None:
         return "pooling requests are prefilled plainly"
     return None

@@ -1,0 +1,1 @@
+"""Stand-ins that implement the real interfaces; they assert what the real ones would."""

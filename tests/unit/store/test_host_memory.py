@@ -1,0 +1,83 @@
+"""The host-memory store: a hard byte budget, and clear answers for what it lacks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from raysparsex.errors import ReuseFailed, SegmentUnavailable, StoreFull
+from raysparsex.store.base import SegmentStore
+from raysparsex.store.host_memory import HostMemoryStore
+from tests.fakes.segments import segment_id
+
+A, B, C = (segment_id(name) for name in "abc")
+
+
+def kv(tokens: int, fill: float = 0.0) -> torch.Tensor:
+    return torch.full((2, 2, tokens, 1, 4), fill)
+
+
+TOKEN = kv(1).nbytes
+
+
+def test_what_was_put_is_what_one_gets() -> None:
+    store: SegmentStore = HostMemoryStore(100 * TOKEN)
+    kept = kv(10, 3.0)
+    store.put(A, kept)
+    assert store.get(A) is kept
+    assert store.held_bytes == 10 * TOKEN
+
+
+def test_the_budget_is_used_to_its_last_byte() -> None:
+    store = HostMemoryStore(20 * TOKEN)
+    store.put(A, kv(10))
+    store.put(B, kv(10))
+    assert store.held_bytes == 20 * TOKEN
+
+
+def test_a_full_store_takes_more_than_it_may_hold() -> None:
+    store = HostMemoryStore(20 * TOKEN - 1)
+    store.put(A, kv(10))
+    with pytest.raises(StoreFull, match="do not fit"):
+        store.put(B, kv(10))
+    assert store.held_bytes == 10 * TOKEN
+    with pytest.raises(SegmentUnavailable):
+        store.get(B)
+    store.drop(A)
+    store.put(B, kv(10))
+
+
+def test_a_replaced_segment_counts_once() -> None:
+    store = HostMemoryStore(10 * TOKEN)
+    store.put(A, kv(10, 1.0))
+    store.put(A, kv(10, 2.0))
+    assert store.get(A).unique().tolist() == [2.0]
+    assert store.held_bytes == 10 * TOKEN
+
+
+def test_a_replacement_that_does_not_fit_leaves_bytes_behind() -> None:
+    store = HostMemoryStore(10 * TOKEN)
+    store.put(A, kv(4))
+    with pytest.raises(StoreFull):
+        store.put(A, kv(11))
+    assert store.held_bytes == 0
+    store.put(B, kv(10))
+
+
+def test_dropping_frees_and_dropping_the_unknown_is_fine() -> None:
+    store = HostMemoryStore(10 * TOKEN)
+    store.put(A, kv(10))
+    store.drop(A)
+    store.drop(A)
+    store.drop(C)
+    assert store.held_bytes == 0
+    with pytest.raises(SegmentUnavailable):
+        store.get(A)
+
+
+def test_a_missing_segment_ends_more_than_its_own_request() -> None:
+    """Both errors are of the kind that falls back to a plain prefill."""
+    with pytest.raises(ReuseFailed, match=A.hex()):
+        HostMemoryStore(0).get(A)
+    with pytest.raises(ReuseFailed):
+        HostMemoryStore(0).put(A, kv(1))

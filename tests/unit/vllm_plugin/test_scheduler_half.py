@@ -1,0 +1,603 @@
+"""The life of requests in the scheduler half, with vLLM played by `tests.fakes.engine`."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from raysparsex.config import ReuseMode, SelectorName
+from raysparsex.ids import RequestId
+from raysparsex.vllm_plugin.request_planner import default_full_layers
+from raysparsex.vllm_plugin.reuse_report import ReuseReport
+from tests.fakes.engine import BLOCK, FakeEngine
+from tests.fakes.segments import random_tokens
+
+DOCUMENT = random_tokens(400, seed=1)
+PROMPT = [*random_tokens(37, seed=2), *DOCUMENT, *random_tokens(50, seed=3)]
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    """Holds nothing when a test is over."""
+    engine = FakeEngine()
+    yield engine
+    engine.assert_nothing_held()
+
+
+@pytest.fixture
+def primed(engine: FakeEngine) -> FakeEngine:
+    """The document is held, as some other prompt left it."""
+    engine.run([*random_tokens(21, seed=4), *DOCUMENT, *random_tokens(30, seed=5)], reuse="exact")
+    engine.half.counters.take()
+    return engine
+
+
+def loading(engine: FakeEngine, **params: Any) -> Any:
+    """A request whose sparse prefill has been ordered."""
+    request = engine.add(PROMPT, **params)
+    assert engine.admit(request) > 0
+    return request
+
+
+def end(engine: FakeEngine, request: Any) -> ReuseReport:
+    engine.compute(request, [7])
+    return engine.finish(request)
+
+
+# ---- lives --------------------------------------------------------------------------------------
+
+
+def test_a_sparse_request_is_ordered_once_and_reports_what_it_reused(primed: FakeEngine) -> None:
+    request = primed.add(PROMPT, selector="sparse_q", budget=0.5, full_layers=2)
+    count = primed.admit(request)
+    assert count == len(PROMPT) - 1
+    [job] = primed.step().start
+    assert job.request == request.request_id
+    assert job.tokens.tolist() == PROMPT
+    assert (job.plan.selector, job.plan.budget) == (SelectorName.SPARSE_Q, 0.5)
+    assert job.plan.full_layers == 2
+    assert job.plan.reused_tokens >= 390
+    assert primed.half.running_jobs == 1
+    assert primed.half.ledger.pin_count == len({span.segment for span in job.plan.reused})
+    assert primed.step().start == []
+
+    primed.load_ends(request)
+    assert primed.half.running_jobs == primed.half.ledger.pin_count == 0
+    report = end(primed, request)
+    assert report.mode is ReuseMode.SPARSE
+    assert report.fallback is None
+    assert report.reused_tokens == job.plan.reused_tokens
+    assert report.prompt_tokens == report.prefix_tokens + report.reused_tokens + report.new_tokens
+    counters = primed.half.counters
+    assert counters.requests == {"sparse": 1}
+    assert counters.tokens["reused"] == report.reused_tokens
+    assert not counters.fallbacks
+
+
+@pytest.mark.parametrize("mode", ["exact", "off"])
+def test_exact_and_off_requests_read_no_segment(primed: FakeEngine, mode: str) -> None:
+    request = primed.add(PROMPT, reuse=mode)
+    assert primed.admit(request) == 0
+    assert primed.step().start == []
+    report = end(primed, request)
+    assert (report.mode, report.reused_tokens, report.new_tokens) == (mode, 0, len(PROMPT))
+    assert report.fallback is None
+
+
+def test_off_leaves_nothing_to_others(engine: FakeEngine) -> None:
+    engine.run(PROMPT, reuse="off", output=random_tokens(100))
+    assert engine.half.ledger.segment_count == 0
+
+
+def test_an_exact_prompt_and_its_answer_are_left_to_others_at_depth_zero(
+    engine: FakeEngine,
+) -> None:
+    answer = random_tokens(200, seed=9)
+    engine.run(PROMPT, reuse="exact", output=answer)
+    assert {record.depth for record in engine.half.ledger._records.values()} == {0}
+    quoting = [*random_tokens(70, seed=10), *answer, *random_tokens(40, seed=11)]
+    assert engine.run(quoting).reused_tokens >= 0.9 * len(answer)
+
+
+def test_the_default_mode_is_the_servers(engine: FakeEngine) -> None:
+    assert engine.run(PROMPT).mode is ReuseMode.SPARSE
+    other = FakeEngine(reuse={"mode": "exact"})
+    assert other.run(PROMPT).mode is ReuseMode.EXACT
+
+
+def test_a_prompt_of_which_nothing_is_held_is_prefilled_by_vllm(primed: FakeEngine) -> None:
+    unknown = random_tokens(500, seed=77)
+    report = primed.run(unknown)
+    assert (report.mode, report.reused_tokens, report.fallback) == (ReuseMode.SPARSE, 0, None)
+
+
+def test_only_new_tokens_of_a_sparse_prefill_are_published_and_deeper(primed: FakeEngine) -> None:
+    before = dict(primed.half.ledger._records)
+    primed.run(PROMPT)
+    after = primed.half.ledger._records
+    assert all(after[segment] is record for segment, record in before.items())
+    added = [record for segment, record in after.items() if segment not in before]
+    assert added
+    assert {record.depth for record in added} == {1}
+
+
+def test_asking_again_before_admission_changes_nothing(primed: FakeEngine) -> None:
+    """vLLM asks each step while no block is free."""
+    request = primed.add(PROMPT)
+    counts = {primed.half.matched_tokens(request, 0) for _ in range(3)}  # type: ignore[arg-type]
+    assert counts == {len(PROMPT) - 1}
+    assert primed.half.ledger.pin_count == primed.half.running_jobs == 0
+    primed.admit(request)
+    primed.step()
+    primed.load_ends(request)
+    end(primed, request)
+
+
+def test_orders_cross_a_process_border(primed: FakeEngine) -> None:
+    request = loading(primed)
+    orders = primed.half.orders(5)
+    copy = pickle.loads(pickle.dumps(orders))
+    assert copy.start[0].plan == orders.start[0].plan
+    assert copy.idle is False
+    primed.load_ends(request)
+    end(primed, request)
+
+
+@pytest.mark.parametrize(("scheduled", "idle"), [(0, True), (1, False)])
+def test_workers_learn_whether_somebody_waits_for_a_token(
+    engine: FakeEngine, scheduled: int, idle: bool
+) -> None:
+    assert engine.half.orders(scheduled).idle is idle
+
+
+def test_while_streams_wait_less_is_copied_per_step(engine: FakeEngine) -> None:
+    request = engine.add(random_tokens(6000), reuse="exact")
+    engine.admit(request)
+    engine.compute(request)
+    busy, idle = engine.step(scheduled_tokens=5), engine.step(scheduled_tokens=0)
+    tokens = [
+        sum(at.end - at.start for p in orders.publish for at in p.segments)
+        for orders in (busy, idle)
+    ]
+    assert 512 <= tokens[0] < 512 + 256
+    assert 4096 <= tokens[1] < 4096 + 256
+    end(engine, request)
+
+
+# ---- harm ---------------------------------------------------------------------------------------
+
+
+def test_an_abort_while_loading_leaves_a_pin_or_a_job(primed: FakeEngine) -> None:
+    request = loading(primed)
+    primed.step()
+    primed.finish(request, "FINISHED_ABORTED")
+    assert primed.half.ledger.pin_count == primed.half.running_jobs == 0
+    assert primed.step().stop == [request.request_id]
+    assert primed.step().stop == []
+    primed.half.produced(RequestId(request.request_id), failed=True)  # vLLM hears of it later
+
+
+def test_an_abort_before_anything_was_allocated_leaves_a_record(primed: FakeEngine) -> None:
+    request = primed.add(PROMPT)
+    primed.half.matched_tokens(request, 0)  # type: ignore[arg-type]
+    primed.finish(request, "FINISHED_ABORTED")
+    orders = primed.step()
+    assert orders.start == orders.stop == orders.publish == []
+
+
+def test_an_abort_in_mid_prefill_publishes_what_was_never_computed(engine: FakeEngine) -> None:
+    request = engine.add(PROMPT, reuse="exact")
+    engine.admit(request)
+    request.num_computed_tokens = 128
+    engine.step(128)
+    engine.finish(request, "FINISHED_ABORTED")
+    engine.settle()
+    assert engine.half.ledger.segment_count == 0
+
+
+def test_blocks_are_freed_while_they_are_still_read(engine: FakeEngine) -> None:
+    long = random_tokens(3000, seed=6)
+    request = engine.add(long, reuse="exact")
+    engine.admit(request)
+    end(engine, request)
+    assert request.request_id in engine.blocks.held
+    steps = 0
+    while not engine.released:
+        assert request.request_id in engine.blocks.held
+        engine.step(scheduled_tokens=1)
+        steps += 1
+    assert steps == -(-3000 // 512)
+    assert engine.released == [request.request_id]
+
+
+def test_a_request_with_nothing_left_to_publish_frees_its_blocks_at_once(
+    engine: FakeEngine,
+) -> None:
+    engine.run(PROMPT, reuse="exact")
+    request = engine.add(PROMPT, reuse="exact")
+    engine.admit(request)
+    end(engine, request)
+    assert request.request_id not in engine.blocks.held
+
+
+def test_a_failed_prefill_is_hidden_or_tried_for_ever(primed: FakeEngine) -> None:
+    request = loading(primed)
+    primed.step()
+    assert primed.load_ends(request, failed=True) == 0
+    assert primed.half.ledger.pin_count == primed.half.running_jobs == 0
+    report = end(primed, request)
+    assert report.fallback == "the sparse prefill failed; see the server's log"
+    assert (report.mode, report.reused_tokens) == (ReuseMode.SPARSE, 0)
+    assert primed.half.counters.fallbacks == {report.fallback: 1}
+    assert primed.step().start == []
+
+
+def test_a_segment_that_cannot_be_loaded_fails_every_later_request(primed: FakeEngine) -> None:
+    request = loading(primed)
+    [job] = primed.step().start
+    lost = {span.segment for span in job.plan.reused}
+    primed.stored -= lost
+    primed.load_ends(request, failed=True)
+    end(primed, request)
+    primed.settle()
+    believed = {segment for segment in lost if primed.half.ledger.find(segment)}
+    assert believed <= primed.stored
+
+
+def test_preemption_publishes_from_blocks_that_are_gone(engine: FakeEngine) -> None:
+    request = engine.add(random_tokens(3000), reuse="exact")
+    engine.admit(request)
+    engine.compute(request, [5])
+    assert engine.step(1).publish
+    engine.preempt(request)
+    assert engine.step(1).publish == []  # the fake has no blocks to answer with
+    engine.admit(request)
+    assert engine.step(1).publish == []
+    engine.compute(request)
+    assert engine.step(1).publish
+    end(engine, request)
+
+
+def test_a_preempted_sparse_request_is_prefilled_plainly_and_not_looped(
+    primed: FakeEngine,
+) -> None:
+    request = loading(primed)
+    primed.step()
+    primed.load_ends(request)
+    primed.compute(request, [5, 6])
+    primed.step(1)
+    primed.preempt(request)
+    primed.step(1)
+    assert primed.admit(request) == 0
+    end(primed, request)
+
+
+def test_an_abort_of_a_preempted_request_leaves_a_record(engine: FakeEngine) -> None:
+    request = engine.add(random_tokens(3000), reuse="exact")
+    engine.admit(request)
+    engine.compute(request, [5])
+    engine.step(1)
+    engine.preempt(request)
+    engine.finish(request, "FINISHED_ABORTED")
+
+
+def test_a_plan_that_vllm_overrules_is_reported_as_reuse(primed: FakeEngine) -> None:
+    """Prompt log-probabilities: vLLM asks, and then computes everything itself."""
+    request = primed.add(PROMPT)
+    assert primed.admit(request, overrule=True) == 0
+    assert primed.step().start == []
+    report = end(primed, request)
+    assert (report.reused_tokens, report.new_tokens) == (0, len(PROMPT))
+    primed.settle()
+    assert {record.depth for record in primed.half.ledger._records.values()} == {0}
+
+
+def test_a_planned_request_that_ends_in_the_queue_is_reported_as_reuse(
+    primed: FakeEngine,
+) -> None:
+    request = primed.add(PROMPT)
+    assert primed.half.matched_tokens(request, 0)  # type: ignore[arg-type]
+    assert primed.finish(request, "FINISHED_ABORTED").reused_tokens == 0
+
+
+def test_an_aborted_request_has_nowhere_to_put_its_report(primed: FakeEngine) -> None:
+    """vLLM ends a request at a stop string by aborting it: the report must still arrive."""
+    request = loading(primed)
+    primed.step()
+    primed.load_ends(request)
+    primed.compute(request, [7])
+    primed.finish(request, "FINISHED_ABORTED")
+    reports = primed.half.counters.take().reports
+    assert reports[RequestId(request.request_id)]["reuse"]["reused_tokens"] >= 390
+    assert primed.half.counters.reports == {}
+
+
+def test_an_evicted_segment_stays_with_the_workers() -> None:
+    engine = FakeEngine(bytes_per_token=4, store={"bytes": 4 * 600})
+    for seed in range(4):
+        engine.run(random_tokens(500, seed=20 + seed), reuse="exact")
+        engine.assert_nothing_held()
+    assert engine.half.counters.evicted_segments > 0
+
+
+def test_a_prompt_larger_than_the_store_leaves_bytes_behind_that_nobody_knows() -> None:
+    engine = FakeEngine(bytes_per_token=4, store={"bytes": 4 * 300})
+    engine.run(random_tokens(2000), reuse="exact")
+    engine.assert_nothing_held()
+    assert len(engine.stored) > 0
+
+
+def test_a_store_without_room_stops_the_engine() -> None:
+    engine = FakeEngine(store={"bytes": 0})
+    assert engine.run(PROMPT).reused_tokens == 0
+    assert engine.run(PROMPT).reused_tokens == 0
+    engine.assert_nothing_held()
+
+
+def test_clearing_forgets_what_no_running_request_uses(primed: FakeEngine) -> None:
+    request = loading(primed)
+    primed.step()
+    pinned = primed.half.ledger.pin_count
+    primed.half.clear()
+    assert primed.half.ledger.segment_count == pinned
+    assert primed.step().drop
+    primed.load_ends(request)
+    primed.half.clear()
+    end(primed, request)
+
+
+def test_clearing_lets_values_of_old_weights_in_again(engine: FakeEngine) -> None:
+    """vLLM resets caches when weights change; keys computed before must not come back."""
+    request = engine.add(random_tokens(3000), reuse="exact")
+    engine.admit(request)
+    end(engine, request)
+    engine.half.clear()
+    engine.settle()
+    assert engine.half.ledger.segment_count == 0
+
+
+# ---- parameters ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "params", [{"reuse": "fast"}, {"budget": 7}, {"full_layers": -1}, {"unknown": 1}], ids=str
+)
+def test_invalid_parameters_stop_the_engine_or_are_guessed(
+    primed: FakeEngine, params: dict[str, Any]
+) -> None:
+    request = primed.add(PROMPT, **params)
+    assert primed.admit(request) == 0
+    report = end(primed, request)
+    assert report.mode is ReuseMode.EXACT
+    assert next(iter(params)) in str(report.fallback)
+    assert primed.half.counters.fallbacks == {"invalid parameters": 1}
+
+
+@pytest.mark.parametrize(
+    ("layers", "asked", "used"), [(8, None, 3), (8, 0, 0), (8, 5, 5), (8, 500, 8)]
+)
+def test_full_layers_are_those_asked_for_or_a_share_of_the_depth(
+    primed: FakeEngine, layers: int, asked: int | None, used: int
+) -> None:
+    params = {} if asked is None else {"full_layers": asked}
+    assert primed.run(PROMPT, **params).full_layers == used
+
+
+@pytest.mark.parametrize(("layers", "full"), [(1, 1), (2, 1), (4, 2), (8, 3), (32, 12)])
+def test_the_default_of_full_layers_is_three_eighths(layers: int, full: int) -> None:
+    assert default_full_layers(layers) == full
+
+
+def test_the_servers_settings_serve_requests_that_do_not_say() -> None:
+    engine = FakeEngine(reuse={"budget": 0.5, "selector": "random", "full_layers": 1})
+    engine.run([*random_tokens(21), *DOCUMENT], reuse="exact")
+    request = engine.add(PROMPT)
+    engine.admit(request)
+    [job] = engine.step().start
+    assert job.plan.selector is SelectorName.RANDOM
+    assert (job.plan.budget, job.plan.full_layers) == (0.5, 1)
+    engine.load_ends(request)
+    end(engine, request)
+    engine.assert_nothing_held()
+
+
+def test_a_budget_of_zero_is_not_the_default(primed: FakeEngine) -> None:
+    assert primed.run(PROMPT, budget=0).recomputed_tokens == 0
+
+
+# ---- who may read what --------------------------------------------------------------------------
+
+
+def test_a_segment_crosses_to_another_tenant(engine: FakeEngine) -> None:
+    engine.run(PROMPT, salt="tenant-a")
+    moved = [*random_tokens(60, seed=8), *DOCUMENT, *random_tokens(40, seed=9)]
+    assert engine.run(moved, salt="tenant-b").reused_tokens == 0
+    assert engine.run(moved).reused_tokens == 0
+    assert engine.run([1, *moved], salt="tenant-a").reused_tokens >= 390
+
+
+def test_an_exact_request_hits_blocks_of_a_sparse_one(primed: FakeEngine) -> None:
+    primed.run(PROMPT)
+    exact = primed.add(PROMPT, reuse="exact")
+    assert primed.prefix_hit(exact) == 0
+    sparse = primed.add(PROMPT)
+    assert primed.prefix_hit(sparse) > 400
+    for request in (exact, sparse):
+        primed.finish(request, "FINISHED_ABORTED")
+
+
+def test_a_client_names_the_namespace_of_approximate_blocks(primed: FakeEngine) -> None:
+    sparse = primed.add(PROMPT, salt="tenant")
+    other = FakeEngine().add(PROMPT, salt="tenant")
+    assert sparse.cache_salt != other.cache_salt, "another engine's secret tells nothing"
+    assert sparse.cache_salt.endswith(":tenant")
+    secret = sparse.cache_salt.removesuffix(":tenant")
+    assert len(secret) >= 32
+    exact = primed.add(PROMPT, salt=":tenant", reuse="exact")
+    assert exact.cache_salt == ":tenant"
+    assert not set(exact.block_hashes) & set(sparse.block_hashes)
+    for request in (sparse, exact):
+        primed.finish(request, "FINISHED_ABORTED")
+
+
+def test_a_client_reaches_another_tenant_by_a_made_up_salt(primed: FakeEngine) -> None:
+    """Salts are prefixed, not joined: no tenant's name can end in another's namespace."""
+    salts = ["a", ":a", "a:", "", ":"]
+    requests = [primed.add(PROMPT, salt=salt) for salt in salts]
+    assert len({request.cache_salt for request in requests}) == len(salts)
+    for request in requests:
+        primed.finish(request, "FINISHED_ABORTED")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"lora_request": object()},
+        {"mm_features": [object()]},
+        {"prompt_embeds": object()},
+        {"pooling_params": object()},
+    ],
+    ids=lambda others: next(iter(others)),
+)
+def test_a_request_of_another_kind_reads_or_leaves_a_segment(
+    primed: FakeEngine, others: dict[str, Any]
+) -> None:
+    held = set(primed.half.ledger._records)
+    request = primed.add([*PROMPT, *random_tokens(300, seed=30)], others=others)
+    assert request.cache_salt is None, "its blocks belong to vLLM's own namespace"
+    assert primed.admit(request) == 0
+    report = end(primed, request)
+    assert report.mode is ReuseMode.EXACT
+    assert "prefilled plainly" in str(report.fallback)
+    assert primed.half.counters.fallbacks == {report.fallback: 1}
+    primed.settle()
+    assert set(primed.half.ledger._records) == held
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"mm_features": [object()]}, {"prompt_token_ids": None, "prompt_embeds": object()}],
+    ids=["an image", "embeddings"],
+)
+def test_an_image_is_shared_as_its_placeholders_when_parameters_are_invalid_too(
+    engine: FakeEngine, others: dict[str, Any]
+) -> None:
+    request = engine.add(PROMPT, others=others, budget=7)
+    engine.admit(request)
+    end(engine, request)
+    engine.settle()
+    assert engine.half.ledger.segment_count == 0
+
+
+def test_a_lora_request_that_asks_for_no_reuse_is_no_fallback(primed: FakeEngine) -> None:
+    request = primed.add(PROMPT, reuse="exact", others={"lora_request": object()})
+    primed.admit(request)
+    assert end(primed, request).fallback is None
+    assert not primed.half.counters.fallbacks
+
+
+def test_a_streaming_session_publishes_keys_under_the_wrong_tokens(engine: FakeEngine) -> None:
+    """vLLM extends a resumable request's prompt in place (`_update_request_as_session`)."""
+    request = engine.add(PROMPT, reuse="exact", others={"resumable": True})
+    engine.admit(request)
+    engine.compute(request, [7])
+    engine.step(1)
+    more = random_tokens(100, seed=12)
+    request.all_token_ids[-1:] = more  # the last sampled token is discarded
+    request.prompt_token_ids += more
+    request.num_prompt_tokens = len(request.prompt_token_ids)
+    engine.compute(request, random_tokens(100, seed=13))
+    engine.finish(request)
+    orders = engine.step()
+    records = engine.half.ledger._records
+    for publication in orders.publish:
+        for at in publication.segments:
+            said = records[at.segment].tokens
+            there = request.all_token_ids[at.start : at.end]
+            assert b"".join(t.to_bytes(4, "little") for t in there) == said
+
+
+# ---- depth --------------------------------------------------------------------------------------
+
+
+def test_approximation_builds_up_over_turns(engine: FakeEngine) -> None:
+    text = random_tokens(200, seed=40)
+    engine.run([*random_tokens(20, seed=41), *text], reuse="exact")
+    reused = []
+    for turn in range(8):
+        added = random_tokens(100, seed=50 + turn)
+        tail = random_tokens(20, seed=70 + turn)
+        head = random_tokens(20, seed=90 + turn)
+        reused.append(engine.run([*head, *text[-200:], *added, *tail]).reused_tokens)
+        text += added
+    depths = {record.depth for record in engine.half.ledger._records.values()}
+    assert max(depths) <= engine.settings.reuse.max_depth
+    assert sum(count > 0 for count in reused) >= 5
+
+
+def test_a_prefix_hit_on_approximate_blocks_counts_as_exact(primed: FakeEngine) -> None:
+    primed.run(PROMPT)
+    longer = primed.add([*PROMPT, *DOCUMENT, *random_tokens(60, seed=14)])
+    primed.admit(longer)
+    [job] = primed.step().start
+    assert job.plan.prefix_tokens >= 400
+    assert job.plan.depth == 2
+    primed.load_ends(longer)
+    end(primed, longer)
+
+
+def test_a_shared_system_prompt_ends_all_reuse_after_a_few_requests(engine: FakeEngine) -> None:
+    system = random_tokens(10 * BLOCK, seed=60)
+    engine.run([*system, *DOCUMENT, *random_tokens(30, seed=61)])
+    reused = [
+        engine.run(
+            [*system, *random_tokens(40, seed=62 + i), *DOCUMENT, *random_tokens(30, seed=80 + i)]
+        ).reused_tokens
+        for i in range(8)
+    ]
+    assert min(reused) >= 390, reused
+
+
+def test_a_block_of_prompt_and_answer_counts_as_exact_though_its_prompt_was_not() -> None:
+    """A prompt that fills no block (128 tokens on a CPU): its hash is not known beforehand."""
+    engine = FakeEngine(block=128)
+    text, answer = random_tokens(64, seed=16), random_tokens(100, seed=17)
+    engine.run([*random_tokens(20, seed=18), *text, *random_tokens(20)], reuse="exact")
+    prompt = [*random_tokens(10, seed=19), *text, *random_tokens(20, seed=21)]
+    assert engine.run(prompt, output=answer).reused_tokens == len(text)
+    following = engine.add([*prompt, *answer, *random_tokens(40, seed=22)])
+    if engine.prefix_hit(following):
+        engine.admit(following)
+        assert engine.half._tracked[RequestId(following.request_id)].prefix_depth == 1
+    engine.finish(following, "FINISHED_ABORTED")
+    engine.assert_nothing_held()
+
+
+def test_a_block_behind_an_exact_prefix_counts_as_exact_though_half_of_it_is_not() -> None:
+    engine = FakeEngine(block=128)
+    system, text = random_tokens(128, seed=15), random_tokens(64, seed=16)
+    answer = random_tokens(100, seed=17)
+    engine.run([*random_tokens(20, seed=18), *text, *random_tokens(20)], reuse="exact")
+    engine.run([*system, *random_tokens(20, seed=23)])
+    prompt = [*system, *random_tokens(10, seed=19), *text, *random_tokens(20, seed=21)]
+    report = engine.run(prompt, output=answer)
+    assert (report.prefix_tokens, report.reused_tokens) == (128, len(text))
+    following = engine.add([*prompt, *answer, *random_tokens(40, seed=22)])
+    if engine.prefix_hit(following) > 128:
+        engine.admit(following)
+        assert engine.half._tracked[RequestId(following.request_id)].prefix_depth == 1
+
+
+def test_reused_tokens_are_published_again_by_way_of_the_prefix_cache() -> None:
+    engine = FakeEngine()
+    engine.run([*random_tokens(21), *DOCUMENT], reuse="exact")
+    engine.run(PROMPT)
+    engine.half.clear()  # say, evicted
+    engine.settle()
+    engine.run(PROMPT)  # hits the prefix cache nearly whole
+    text = b"".join(t.to_bytes(4, "little") for t in DOCUMENT)
+    held = engine.half.ledger._records.values()
+    assert [record.depth for record in held if record.tokens in text] == []
