@@ -146,7 +146,7 @@ def test_a_section_that_is_no_mapping_is_refused_with_its_own_keys() -> None:
 def test_lengths_that_do_not_fit_together_are_refused_with_the_rule() -> None:
     with pytest.raises(InvalidConfig) as caught:
         parse_settings({"segment": {"average_tokens": 64, "max_tokens": 32}})
-    assert "max_tokens must be at least average_tokens" in str(caught.value)
+    assert "max_tokens must be at least min_tokens and average_tokens" in str(caught.value)
 
 
 def test_settings_cannot_be_changed_later() -> None:
