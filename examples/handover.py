@@ -1,6 +1,6 @@
-"""Two agents: a reader takes notes from two documents; a writer gets the notes and a document.
+"""Two agents: a reader asks two documents and takes notes; a writer gets the notes and the documents.
 
-The writer's prompt holds what the reader read and what the reader wrote: both are reused. Run:
+What the reader read and what it wrote stand elsewhere in the writer's prompt. Run:
 python -m examples.handover
 """
 
@@ -11,27 +11,30 @@ import sys
 from examples.comparison import Comparison
 from examples.documents import document
 
+QUESTIONS = ("Where does Victor live?", "What is the job of Simon?", "Where is the teapot?")
+
 
 def main(comparison: Comparison) -> list[str]:
-    """Run both agents; returns the notes and the writer's answer."""
-    notes = comparison.ask("reader: takes notes", _reader(), max_tokens=256)
-    answer = comparison.ask("writer: Who owns the umbrella?", _writer(notes))
-    return [notes, answer]
+    """Run both agents; returns the reader's answers and the writer's."""
+    answers = [comparison.ask(f"reader: {question}", _reader(question)) for question in QUESTIONS]
+    notes = "\n".join(f"{q} {a}" for q, a in zip(QUESTIONS, answers, strict=True))
+    return [*answers, comparison.ask("writer: Who owns the umbrella?", _writer(notes))]
 
 
-def _reader() -> list[dict[str, str]]:
-    task = "Write down what the documents say."
-    texts = [document("railway"), document("garden")]
+def _reader(question: str) -> list[dict[str, str]]:
     return [
         {"role": "system", "content": "You are the reader."},
-        {"role": "user", "content": "\n\n".join([*texts, task])},
+        {"role": "user", "content": document("railway")},
+        {"role": "user", "content": document("garden")},
+        {"role": "user", "content": question},
     ]
 
 
 def _writer(notes: str) -> list[dict[str, str]]:
     return [
         {"role": "system", "content": "You are the writer, and you check what you are told."},
-        {"role": "user", "content": notes},
+        {"role": "user", "content": f"The reader says:\n{notes}"},
+        {"role": "user", "content": document("garden")},
         {"role": "user", "content": document("railway")},
         {"role": "user", "content": "Who owns the umbrella?"},
     ]

@@ -377,7 +377,7 @@ def test_invalid_parameters_stop_the_engine_or_are_guessed(
 
 
 @pytest.mark.parametrize(
-    ("layers", "asked", "used"), [(8, None, 3), (8, 0, 0), (8, 5, 5), (8, 500, 8)]
+    ("layers", "asked", "used"), [(8, None, 4), (8, 0, 0), (8, 5, 5), (8, 500, 8)]
 )
 def test_full_layers_are_those_asked_for_or_a_share_of_the_depth(
     primed: FakeEngine, layers: int, asked: int | None, used: int
@@ -386,8 +386,8 @@ def test_full_layers_are_those_asked_for_or_a_share_of_the_depth(
     assert primed.run(PROMPT, **params).full_layers == used
 
 
-@pytest.mark.parametrize(("layers", "full"), [(1, 1), (2, 1), (4, 2), (8, 3), (32, 12)])
-def test_the_default_of_full_layers_is_three_eighths(layers: int, full: int) -> None:
+@pytest.mark.parametrize(("layers", "full"), [(1, 1), (2, 1), (4, 2), (7, 4), (8, 4), (32, 16)])
+def test_the_default_of_full_layers_is_half(layers: int, full: int) -> None:
     assert default_full_layers(layers) == full
 
 
