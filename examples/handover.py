@@ -1,4 +1,4 @@
-"""Two agents: a reader asks two documents and takes notes; a writer gets the notes and the documents.
+"""Two agents: a reader asks two documents and takes notes; a writer gets notes and documents.
 
 What the reader read and what it wrote stand elsewhere in the writer's prompt. Run:
 python -m examples.handover
