@@ -9,6 +9,7 @@ on, by their loaded K and V:
     0 .. L*-1    computed      computed      computed
     L*           computed      computed      fresh K, V
     L*+1 ..      computed      computed      loaded K, V
+    the last     fresh K, V    fresh K, V    loaded K, V
 
 Work is counted in token-layers (one token through one layer); `run` yields after each slice of it.
 Nothing here knows vLLM: the engine is behind `PagedDecoder`, the store behind `SegmentLoader`.
@@ -106,7 +107,7 @@ class SparsePrefill:
             for layer in range(self._first_sparse):
                 if layer in kept:
                     kept[layer].append(state.copy())
-                state = self._decoder.forward(layer, at, state)
+                state = self._computed(layer, at, state)
                 yield from self._spend(len(state.hidden_TE))
             if self._first_sparse in kept:
                 kept[self._first_sparse].append(state)
@@ -171,10 +172,21 @@ class SparsePrefill:
                 self._decoder.write(layer, beneath, *self._loader.load(layer))
             parts = []
             for chunk, at in chunks:
-                part = self._decoder.forward(layer, at, state.rows(chunk))
+                part = self._computed(layer, at, state.rows(chunk))
                 parts.append(part)
                 yield from self._spend(len(part.hidden_TE))
             state = HiddenState.concatenated(parts)
+
+    def _computed(self, layer: int, at: Any, state: HiddenState) -> HiddenState:
+        """One layer; of the last one only K and V, as nobody reads the states behind it.
+
+        vLLM computes the last prompt token itself, and it attends to K and V alone.
+        """
+        if layer < self._decoder.layer_count - 1:
+            return self._decoder.forward(layer, at, state)
+        fresh = self._decoder.project(layer, at, state)
+        self._decoder.write(layer, at, fresh.key_TGD, fresh.value_TGD)
+        return state
 
     def _chunks(self, count: int) -> Iterator[slice]:
         size = self._bounds.chunk_tokens

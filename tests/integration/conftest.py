@@ -38,7 +38,7 @@ class ServeCommand:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "deployments.serve"],
             cwd=ROOT,
-            env={**os.environ, **self.settings, MARK: self.mark},
+            env={**_users_environment(), **self.settings, MARK: self.mark},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -132,6 +132,11 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _users_environment() -> dict[str, str]:
+    """Without what the engine tests set for vLLM in this process."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
 
 
 def _processes() -> list[psutil.Process]:
