@@ -107,15 +107,20 @@ def test_reuse_goes_on_for_ever_behind_a_shared_prefix(engine: Engine) -> None:
         assert reuse["fallback"] is None
 
 
-def test_generated_text_of_a_short_sparse_prompt_is_not_hit_as_exact(engine: Engine) -> None:
+def test_text_generated_behind_a_short_sparse_prompt_counts_as_approximate(
+    engine: Engine,
+) -> None:
     rng = random.Random(10)
     document = tokens(rng, 80)
     engine.one([*tokens(rng, 9), *document])
     prompt = [*tokens(rng, 5), *document, *tokens(rng, 20)]
     short = engine.ask([prompt], max_tokens=160)[0]
     assert short.reuse["reused_tokens"] >= 75
-    longer = engine.one([*prompt, *short.tokens, *tokens(rng, 20)], selector="none")
-    assert longer.reuse["prefix_tokens"] == 0
+    longer = engine.one([*prompt, *short.tokens, *tokens(rng, 40)])
+    assert longer.reuse["prefix_tokens"] == 256
+    behind = [r for r in engine.half.ledger._records.values() if r.base_position >= 256]
+    assert behind
+    assert all(record.depth >= 1 for record in behind)
 
 
 def test_chat_roles_are_boundaries(engine: Engine) -> None:
