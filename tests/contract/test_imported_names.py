@@ -32,8 +32,8 @@ def source_of(module: str) -> Path | None:
     """The file of a module, found without importing it."""
     top, *rest = module.split(".")
     spec = importlib.util.find_spec(top)
-    if spec is None or spec.origin is None:
-        pytest.skip(f"{top} is not installed")
+    assert spec is not None, f"{top} is not installed: make setup"
+    assert spec.origin is not None
     place = Path(spec.origin).parent.joinpath(*rest)
     for path in (place / "__init__.py", place.with_suffix(".py")):
         if path.is_file():

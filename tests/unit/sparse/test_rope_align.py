@@ -195,12 +195,10 @@ GetRope = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def vllm_rope() -> Iterator[GetRope]:
-    """vLLM's `get_rope`; skips where vLLM is absent or its torchvision is broken (design, 8)."""
-    try:
-        from vllm.config import VllmConfig, set_current_vllm_config
-        from vllm.model_executor.layers.rotary_embedding import get_rope
-    except (ImportError, RuntimeError) as failure:
-        pytest.skip(f"vLLM does not import: {failure}")
+    """vLLM's `get_rope`."""
+    from vllm.config import VllmConfig, set_current_vllm_config
+    from vllm.model_executor.layers.rotary_embedding import get_rope
+
     with set_current_vllm_config(VllmConfig()):
         yield get_rope
 
