@@ -66,10 +66,12 @@ class ReuseIngress(OpenAiIngress):
         return served
 
     async def _get_response(self, **call: Any) -> AsyncGenerator[Any, None]:
+        begun = False
         async for response in super()._get_response(**call):
             first = response[0] if isinstance(response, list) and response else response
-            if isinstance(first, ErrorResponse):
+            if isinstance(first, ErrorResponse) and not begun:
                 raise refused_by_engine(first.error.code, first.error.message, first.error.param)
+            begun = True
             yield response
 
 

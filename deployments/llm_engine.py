@@ -63,8 +63,8 @@ class LatestStats(StatLoggerBase):
     async def report_of(self, request_id: str) -> dict[str, Any] | None:
         """The reuse of a request that ended at a stop string; None if it does not come in time.
 
-        vLLM ends such a request by aborting it, and the connector's answer then comes with the
-        statistics of the next step.
+        vLLM ends such a request outside of the engine. The connector therefore tells the reuse of a
+        request with stop strings with the statistics, from the step behind its prefill on.
         """
         for _ in range(REPORT_POLLS):
             for engine_id in self._reports:
@@ -86,7 +86,7 @@ class ReuseLLM(AsyncLLM):
     async def generate(self, *args: Any, **kwargs: Any) -> AsyncGenerator[RequestOutput, None]:
         async with aclosing(super().generate(*args, **kwargs)) as outputs:
             async for output in outputs:
-                if output.finished and output.kv_transfer_params is None and self.log_stats:
+                if output.finished and output.kv_transfer_params is None:
                     output.kv_transfer_params = await self.stats.report_of(output.request_id)
                 note(output.kv_transfer_params)
                 cached = cached_tokens(output.kv_transfer_params)

@@ -10,7 +10,11 @@ if [ ! -x .venv/bin/python ]; then
         exit 1
     }
     say "making .venv with $python"
-    "$python" -m venv .venv
+    "$python" -m venv .venv || {
+        rm -rf .venv
+        echo "error: $python cannot make a virtual environment; on Debian install python3-venv" >&2
+        exit 1
+    }
 fi
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 

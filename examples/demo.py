@@ -6,6 +6,7 @@ For each request: time to first token, and what became of its prompt, with reuse
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from examples.comparison import Comparison
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", default="http://127.0.0.1:8000/v1", help="the server's base URL")
+    port = os.environ.get("RAYSPARSEX_SERVER__PORT", "8000")
+    default = f"http://127.0.0.1:{port}/v1"
+    parser.add_argument("--url", default=default, help=f"the server's base URL ({default})")
     url = parser.parse_args().url
     with _server(url):
         openai_client.main(url)

@@ -8,7 +8,7 @@ RaySparseXError
 └── ReuseFailed            reuse of one request failed; the request falls back to plain prefill
     ├── SegmentUnavailable a planned segment left the store before it was loaded
     ├── StoreFull          the store has no room for a segment
-    └── CorruptSegment     a stored record does not match its checksum, shape or tokens
+    └── CorruptSegment     a stored record does not have the shape that its plan expects
 """
 
 
@@ -54,4 +54,4 @@ class StoreFull(ReuseFailed):
 
 
 class CorruptSegment(ReuseFailed):
-    """A stored record does not have the shape, tokens or checksum that its plan expects."""
+    """A stored record does not have the shape that its plan expects."""

@@ -2,7 +2,7 @@
 
     0         prefix_tokens                                   last         prompt_tokens
     | prefix  | new | reused | new | reused | reused | new    | last token |
-    '- exact -' '------------- one sparse prefill ----------' '- vLLM ----'
+    '- vLLM --' '------------- one sparse prefill ---------' '- vLLM ----'
 
 vLLM computes the last prompt token itself, because it samples from it. It counts as new.
 """

@@ -4,11 +4,13 @@ A cut is an offset c with 0 <= c <= N: a segment ends before token c, the next o
 Three kinds, in falling rank:
 
     declared   given by the caller (chat messages, documents); always kept
-    content    the leftmost minimum of a hash within `radius` offsets on either side; the hash
-               covers the WINDOW tokens before the offset; neither looks across a declared cut
+    content    a minimum of a hash within `radius` offsets on either side; the hash covers the
+               WINDOW tokens before the offset; neither looks across a declared cut; of equal
+               minima, those more than `radius` apart, from the left
     forced     every `max_tokens` from the start of a gap that the other two left too long
 
-A content cut depends on the tokens within radius + WINDOW of it and on nothing else. That is why we
+A content cut depends on the tokens within radius + WINDOW of it and on nothing else, but for
+text that repeats itself, whose segments are alike whichever of its minima are taken. That is why we
 take local minima, and not the usual "hash below a threshold, then skip min_tokens": there, each cut
 depends on the one before it, and one inserted token can move cuts far away.
 
@@ -89,7 +91,7 @@ def _content_cuts(tokens: Tokens, declared: Offsets, config: SegmentConfig) -> O
     if not runs:
         return np.empty(0, dtype=np.int64)
     radius = radius_of(config)
-    places = _leftmost_minima(_spread(_window_hashes(tokens), runs, radius), radius)
+    places = _minima(_spread(_window_hashes(tokens), runs, radius), radius)
     firsts = np.array([run.first for run in runs])
     shelves = np.array([run.shelf for run in runs]) + radius * np.arange(1, len(runs) + 1)
     run_of_place = np.searchsorted(shelves, places, side="right") - 1
@@ -144,13 +146,28 @@ def _spread(hashes: Hashes, runs: list[_Run], radius: int) -> Hashes:
     return row
 
 
-def _leftmost_minima(row: Hashes, radius: int) -> Offsets:
-    """Places that are below `radius` places to their left and not above `radius` to their right."""
+def _minima(row: Hashes, radius: int) -> Offsets:
+    """Places that are not above any within `radius`; of tied ones that are near, not all."""
     lowest = _sliding_minimum(row, radius)  # lowest[i] = min(row[i : i + radius])
     inner = row[radius:-radius]
-    below_left = inner < lowest[: len(inner)]
+    not_above_left = inner <= lowest[: len(inner)]
     not_above_right = inner <= lowest[radius + 1 : radius + 1 + len(inner)]
-    return np.flatnonzero(below_left & not_above_right) + radius
+    return _apart(np.flatnonzero(not_above_left & not_above_right) + radius, radius)
+
+
+def _apart(places: Offsets, radius: int) -> Offsets:
+    """From left to right, the places that stand more than `radius` behind the last one taken.
+
+    Only equal hashes are nearer, as in text that repeats itself within `radius`. All of that text's
+    minima look alike, so whichever are taken, the segments between them are the same.
+    """
+    if len(places) < 2 or np.diff(places).min() > radius:
+        return places
+    taken: list[int] = []
+    for place in places.tolist():
+        if not taken or place - taken[-1] > radius:
+            taken.append(place)
+    return np.array(taken, dtype=np.int64)
 
 
 def _sliding_minimum(row: Hashes, width: int) -> Hashes:

@@ -21,8 +21,8 @@ class ReuseCounters:
     fallbacks: Counter[str] = field(default_factory=Counter)
     """Requests that were to reuse and were prefilled plainly, by reason."""
     reports: dict[RequestId, dict[str, Any]] = field(default_factory=dict)
-    """What ended without an answer that could carry its report: vLLM ends a request at a stop
-    string by aborting it."""
+    """Of requests with stop strings, which vLLM ends outside of the engine: the engine's own last
+    answer, which carries the report, then comes too late or not at all."""
     published_tokens: int = 0
     evicted_segments: int = 0
 

@@ -35,8 +35,7 @@ class PrefixDepths:
         the same hash, the larger depth counts, as either may be hit.
         """
         for block_hash in hashes:
-            known = self._depths.pop(block_hash, 0)
-            deepest = max(depth, known) if self._is_alive(block_hash) else depth
+            deepest = max(depth, self._depths.get(block_hash, 0))
             if deepest > 0:
                 self._depths[block_hash] = deepest
             self._writing.setdefault(owner, []).append(block_hash)
@@ -44,9 +43,22 @@ class PrefixDepths:
         if len(self._depths) > self._capacity:
             self._forget_evicted()
 
+    def forget_dead(self, hashes: Iterable[BlockHash]) -> None:
+        """Drop entries of blocks that nobody writes or holds.
+
+        To be called for blocks that are about to be computed, before they are allocated: from then
+        on vLLM takes them for held, and one could not tell an old block from the new one.
+        """
+        for block_hash in hashes:
+            if block_hash in self._depths and not self._is_alive(block_hash):
+                del self._depths[block_hash]
+
     def done(self, owner: RequestId) -> None:
         """`owner` writes no more; an owner that never wrote is fine."""
-        self._writers -= Counter(self._writing.pop(owner, ()))
+        for block_hash in self._writing.pop(owner, ()):
+            self._writers[block_hash] -= 1
+            if not self._writers[block_hash]:
+                del self._writers[block_hash]
 
     def depth_of(self, hashes: Iterable[BlockHash]) -> int:
         """The largest depth among blocks with these hashes."""

@@ -40,6 +40,10 @@ PUBLISHED_TOKENS_PER_STEP = 512
 """Bounds how long copying out can hold up a step in which streams wait for their next token."""
 
 
+RESERVED_BLOCKS_SHARE = 0.1
+"""With fewer blocks free than this, finished requests give theirs back unpublished."""
+
+
 class SchedulerHalf:
     """Decides for one engine."""
 
@@ -86,14 +90,16 @@ class SchedulerHalf:
         tracked.prefix_tokens = prefix_tokens
         for other in self._tracked.values():
             self._note_written(other)  # blocks that filled while it generated
-        hit = request.block_hashes[: prefix_tokens // self._facts.block_size]
-        tracked.prefix_depth = self._depths.depth_of(hit)
+        hit_blocks = prefix_tokens // self._facts.block_size
+        self._depths.forget_dead(request.block_hashes[hit_blocks:])
+        tracked.prefix_depth = self._depths.depth_of(request.block_hashes[:hit_blocks])
         tracked.plan, tracked.began = None, False
         try:
             tracked.plan = self._planner.plan(tracked)
         except Exception:
             # Whatever went wrong, the request must not: vLLM prefills it plainly.
             logger.exception("no reuse for %s: planning failed", request.request_id)
+            tracked.publishes = False
             self._give_up(tracked, "planning failed; see the server's log")
         return tracked.plan.last - prefix_tokens if tracked.plan else 0
 
@@ -143,6 +149,8 @@ class SchedulerHalf:
         """This step's orders; called once per step."""
         self._cancel_preempted()
         self._queue_computed_prompts()
+        if self._blocks.free < RESERVED_BLOCKS_SHARE * self._blocks.count:
+            self._give_back_blocks()
         orders, self._orders = self._orders, StepOrders()
         orders.idle = scheduled_tokens == 0
         portion = self._queue.portion(
@@ -177,7 +185,7 @@ class SchedulerHalf:
         self._depths.done(owner)
         report = self._report(tracked)
         self.counters.count_report(report)
-        if tracked.was_aborted:
+        if tracked.has_stop_strings:
             self.counters.reports[owner] = report.as_params()
         if tracked.loading:
             self.ledger.unpin(owner)
@@ -200,12 +208,20 @@ class SchedulerHalf:
         }
 
     def clear(self) -> None:
-        """Forget all segments that no running request uses, and publish nothing that is queued."""
+        """Forget all segments that no running request uses; publish nothing computed before."""
+        for tracked in self._tracked.values():
+            tracked.publishes = False
         for owner in self._queue.requests():
             self._queue.cancel(owner)
-            if self._releasing.pop(owner, None):
-                self._orders.release.append(owner)
+        self._give_back_blocks()
         self._orders.drop += self.ledger.clear()
+
+    def _give_back_blocks(self) -> None:
+        """Blocks are short: what finished requests wait to publish is not worth a preemption."""
+        for owner in list(self._releasing):
+            self._queue.cancel(owner)
+            self._orders.release.append(owner)
+        self._releasing.clear()
 
     def _cancel_preempted(self) -> None:
         """A preempted request has lost its blocks; it starts again from nothing computed."""
@@ -220,7 +236,17 @@ class SchedulerHalf:
         for owner, tracked in list(self._prefilling.items()):
             if tracked.prompt_is_computed:
                 del self._prefilling[owner]
-                self._queue.add(owner, self._prompt_candidates(tracked))
+                if tracked.has_stop_strings:
+                    self.counters.reports[owner] = self._report(tracked).as_params()
+                self._queue_prompt(tracked)
+
+    def _queue_prompt(self, tracked: TrackedRequest) -> None:
+        try:
+            self._queue.add(tracked.id, self._prompt_candidates(tracked))
+        except Exception:
+            # What is not shared is computed again; the engine must go on.
+            logger.exception("nothing of %s is published", tracked.id)
+            tracked.publishes = False
 
     def _prompt_candidates(self, tracked: TrackedRequest) -> Iterable[Candidate]:
         if not self._is_of_use(tracked):
@@ -242,7 +268,9 @@ class SchedulerHalf:
         computed = min(request.num_computed_tokens, request.num_tokens - 1)
         if not self._is_of_use(tracked) or not tracked.prompt_is_computed:
             return False
-        self._queue.add(owner, self._prompt_candidates(tracked))
+        self._queue_prompt(tracked)
+        if not tracked.publishes:
+            return False
         output = self._planner.segments(tracked).of_output(
             request.all_token_ids[request.num_prompt_tokens : computed]
         )

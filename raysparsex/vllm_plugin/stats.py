@@ -32,7 +32,7 @@ COUNTERS = {
 class ReuseStats(KVConnectorStats):
     """`data`: {"gauges": {name: value}, "counters": {name: {label: value}},
 
-    "reports": {request: `kv_transfer_params`}}; reports of requests that vLLM aborted.
+    "reports": {request: `kv_transfer_params`}}; reports of requests with stop strings.
     """
 
     @staticmethod

@@ -52,9 +52,11 @@ class TrackedRequest:
         return bool(self.request.num_computed_tokens >= self.request.num_prompt_tokens)
 
     @property
-    def was_aborted(self) -> bool:
-        """Whether it ended by the client, or at a stop string, which vLLM ends the same way."""
-        return bool(self.request.status.name == "FINISHED_ABORTED")
+    def has_stop_strings(self) -> bool:
+        """Whether it may end at a stop string: outside of the engine, whose answer comes too late
+        to carry the report."""
+        sampling = self.request.sampling_params
+        return bool(sampling is not None and sampling.stop)
 
     def give_up(self, reason: str) -> None:
         """It is to be prefilled plainly."""

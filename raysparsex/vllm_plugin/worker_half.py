@@ -143,6 +143,9 @@ class WorkerHalf:
             self._results.failed.add(request)
 
     def _publish(self, publication: Publication) -> None:
+        for at in publication.segments:
+            # An older copy stands at another position: better none than that under a new record.
+            self._store.drop(at.segment)
         try:
             for segment, kv in read_out(self._model, publication, self._copies):
                 self._store.put(segment, kv)

@@ -45,6 +45,7 @@ class FakeRequest:
         self.num_computed_tokens = 0
         self.num_preemptions = 0
         self.lora_request = None
+        self.sampling_params = SimpleNamespace(stop=[])
         self.mm_features: list[object] = []
         self.prompt_embeds = None
         self.pooling_params = None
@@ -145,6 +146,8 @@ class FakeEngine:
         if overrule:
             count = 0
         self._allocate(request)
+        if count == 0:  # vLLM registers what it is about to compute before it tells the connector
+            self._cache(request, request.num_prompt_tokens)
         self.half.allocated(request, self.blocks.held[request.request_id], count)  # type: ignore[arg-type]
         request.num_computed_tokens = prefix + count
         return count

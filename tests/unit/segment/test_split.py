@@ -1,6 +1,7 @@
 """Cuts: complete, bounded, the same wherever a text stands, and equal to a slow plain reference."""
 
 import itertools
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysparsex.config import SegmentConfig
+from raysparsex.ids import ModelFingerprint, TrustSalt
 from raysparsex.segment import split as module
+from raysparsex.segment.identity import SegmentHasher
 from raysparsex.segment.split import WINDOW, boundaries_at, radius_of, split
 
 DEFAULT = SegmentConfig()
@@ -52,11 +55,12 @@ def slow_split(tokens, boundaries, config):
             c: slow_hash(tokens[c - WINDOW : c])
             for c in range(start + max(config.min_tokens, WINDOW), end - config.min_tokens + 1)
         }
+        last = -radius - 1
         for c, h in hashes.items():
-            left = [hashes[o] for o in range(c - radius, c) if o in hashes]
-            right = [hashes[o] for o in range(c + 1, c + radius + 1) if o in hashes]
-            if all(h < other for other in left) and all(h <= other for other in right):
+            near = [hashes[o] for o in range(c - radius, c + radius + 1) if o in hashes]
+            if h == min(near) and c - last > radius:
                 cuts.add(c)
+                last = c
     for start, end in itertools.pairwise(sorted(cuts)):
         cuts.update(range(start + config.max_tokens, end, config.max_tokens))
     return sorted(cuts)
@@ -126,9 +130,26 @@ def test_prompts_too_short_to_cut_are_one_segment(count):
     assert split(random_tokens(count), [], DEFAULT).tolist() == sorted({0, count})
 
 
-def test_constant_tokens_are_cut_once_by_content_and_then_by_force():
+def test_constant_tokens_are_cut_into_equal_segments():
     cuts = split(np.full(1000, 9, dtype=np.int32), [], DEFAULT)
-    assert cuts.tolist() == [0, 16, 272, 528, 784, 1000]
+    assert set(np.diff(cuts)[1:-1]) == {radius_of(DEFAULT) + 1}
+
+
+@pytest.mark.parametrize("period", [3, 7, 10])
+def test_text_that_repeats_itself_gives_equal_segments_wherever_it_stands(period):
+    text = np.tile(random_tokens(period), 250 // period)
+    hasher = SegmentHasher(ModelFingerprint("m"), TrustSalt("s"))
+
+    def inner_ids(before):
+        tokens = np.concatenate((random_tokens(before, 5), text, random_tokens(40, 6)))
+        cuts = split(tokens, [], DEFAULT)
+        ids = hasher.ids(tokens, cuts)
+        first, last = before + 20, before + len(text) - 20
+        return {
+            i for i, (a, b) in zip(ids, pairwise(cuts), strict=True) if a >= first and b <= last
+        }
+
+    assert inner_ids(33) == inner_ids(90) != set()
 
 
 @pytest.mark.parametrize("period", [2, 3, 10, 16, 17, 100])

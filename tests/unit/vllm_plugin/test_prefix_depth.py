@@ -64,6 +64,7 @@ def test_a_block_that_was_evicted_and_computed_again_keeps_its_old_depth() -> No
     pool = Pool()
     pool.write("one", [A, B], 3)
     pool.cached.clear()
+    pool.depths.forget_dead([A, B])  # as the planner does, before vLLM allocates
     pool.write("two", [A], 1)
     pool.write("three", [B], 0)
     assert (pool.depths.depth_of([A]), pool.depths.depth_of([B])) == (1, 0)

@@ -303,16 +303,22 @@ def test_a_planned_request_that_ends_in_the_queue_is_reported_as_reuse(
     assert primed.finish(request, "FINISHED_ABORTED").reused_tokens == 0
 
 
-def test_an_aborted_request_has_nowhere_to_put_its_report(primed: FakeEngine) -> None:
-    """vLLM ends a request at a stop string by aborting it: the report must still arrive."""
-    request = loading(primed)
+@pytest.mark.parametrize("status", ["FINISHED_ABORTED", "FINISHED_STOPPED"])
+def test_an_answer_that_ends_at_a_stop_string_has_no_report(
+    primed: FakeEngine, status: str
+) -> None:
+    """vLLM ends it outside of the engine, which may have come to an end of its own meanwhile."""
+    request = primed.add(PROMPT)
+    request.sampling_params.stop = ["."]
+    primed.admit(request)
     primed.step()
     primed.load_ends(request)
     primed.compute(request, [7])
-    primed.finish(request, "FINISHED_ABORTED")
-    reports = primed.half.counters.take().reports
-    assert reports[RequestId(request.request_id)]["reuse"]["reused_tokens"] >= 390
-    assert primed.half.counters.reports == {}
+    primed.step()
+    early = primed.half.counters.take().reports
+    assert early[RequestId(request.request_id)]["reuse"]["reused_tokens"] >= 390
+    primed.finish(request, status)
+    assert primed.half.counters.take().reports == early
 
 
 def test_an_evicted_segment_stays_with_the_workers() -> None:
