@@ -145,9 +145,8 @@ def test_text_that_repeats_itself_gives_equal_segments_wherever_it_stands(period
         cuts = split(tokens, [], DEFAULT)
         ids = hasher.ids(tokens, cuts)
         first, last = before + 20, before + len(text) - 20
-        return {
-            i for i, (a, b) in zip(ids, pairwise(cuts), strict=True) if a >= first and b <= last
-        }
+        named = zip(ids, pairwise(cuts), strict=True)
+        return {name for name, (start, end) in named if start >= first and end <= last}
 
     assert inner_ids(33) == inner_ids(90) != set()
 
