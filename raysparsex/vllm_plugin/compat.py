@@ -29,7 +29,11 @@ def refuse_unsupported(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig) 
 
 
 def _reasons(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig) -> Iterator[str]:
+    import vllm
+
     model, parallel = vllm_config.model_config, vllm_config.parallel_config
+    if not vllm.__version__.startswith(TESTED_VLLM):
+        yield f"vLLM here is {vllm.__version__}, and only {TESTED_VLLM}x is tested"
     if model.runner_type != "generate":
         yield f"it is a {model.runner_type} model, not a text generator"
     if model.is_encoder_decoder:

@@ -271,10 +271,14 @@ class SchedulerHalf:
         self._queue_prompt(tracked)
         if not tracked.publishes:
             return False
-        output = self._planner.segments(tracked).of_output(
-            request.all_token_ids[request.num_prompt_tokens : computed]
-        )
-        return self._queue.add(owner, candidates(output, depth=tracked.depth))
+        try:
+            output = self._planner.segments(tracked).of_output(
+                request.all_token_ids[request.num_prompt_tokens : computed]
+            )
+            return self._queue.add(owner, candidates(output, depth=tracked.depth))
+        except Exception:
+            logger.exception("the answer of %s is not published", owner)
+            return owner in self._queue.requests()
 
     def _report(self, tracked: TrackedRequest) -> ReuseReport:
         if tracked.plan and tracked.began:
