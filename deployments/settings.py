@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 import raysparsex
 from raysparsex.config import (
+    GateConfig,
     ReuseConfig,
     ReuseSettings,
     SegmentConfig,
@@ -94,11 +95,16 @@ class Settings(_Section):
     reuse: ReuseConfig = ReuseConfig()
     store: StoreConfig = StoreConfig()
     slice: SliceConfig = SliceConfig()
+    gate: GateConfig = GateConfig()
 
     def for_plugin(self) -> ReuseSettings:
         """The part that the vLLM plugin reads."""
         return ReuseSettings(
-            segment=self.segment, reuse=self.reuse, store=self.store, slice=self.slice
+            segment=self.segment,
+            reuse=self.reuse,
+            store=self.store,
+            slice=self.slice,
+            gate=self.gate,
         )
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StrictBool,
     StrictFloat,
     StrictInt,
     ValidationError,
@@ -41,12 +43,16 @@ class SelectorName(StrEnum):
 
     TWO_STEP = "two_step"
     SPARSE_Q = "sparse_q"
+    KV_DEVIATION = "kv_deviation"
+    BOUNDARY = "boundary"
+    QUERY_TWO_STAGE = "query_two_stage"
+    MASS_AND_DEVIATION = "mass_and_deviation"
     RANDOM = "random"
     NONE = "none"
     ALL = "all"
 
 
-Budget = Annotated[StrictFloat | StrictInt, Field(ge=0.0, le=1.0)]
+Share = Annotated[StrictFloat | StrictInt, Field(ge=0.0, le=1.0)]
 FullLayers = Annotated[StrictInt, Field(ge=0)]
 
 
@@ -74,12 +80,30 @@ class ReuseConfig(_Frozen):
     """Defaults for requests that do not say otherwise, and bounds for all requests."""
 
     mode: ReuseMode = Field(default=ReuseMode.SPARSE, description="default reuse mode")
-    selector: SelectorName = Field(default=SelectorName.TWO_STEP, description="default selector")
-    budget: float = Field(default=0.15, ge=0, le=1, description="share of reused tokens recomputed")
+    selector: SelectorName | None = Field(
+        default=None, description="default selector; unset: the profile's, else two_step"
+    )
+    budget: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="share of reused tokens recomputed; unset: the profile's, else 0.15",
+    )
     full_layers: int | None = Field(
         default=None,
         ge=0,
-        description="early layers computed for all tokens; unset: a share of the depth",
+        description="early layers that renew reused tokens; unset: the profile's, else half",
+    )
+    suspects: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="share of reused tokens that the full layers renew once their sensitivity is"
+        " known; unset: the profile's, else 1 (all)",
+    )
+    profile: Path | None = Field(
+        default=None,
+        description="calibration profile; unset: beside the model, or as `calibrate` left it",
     )
     min_reused_tokens: int = Field(
         default=48, ge=1, description="prompts with fewer reusable tokens are prefilled plainly"
@@ -119,6 +143,31 @@ class SliceConfig(_Frozen):
     )
 
 
+class GateConfig(_Frozen):
+    """Shadow checks: sparse requests computed again exactly, and what happens when they differ."""
+
+    shadow_share: float = Field(
+        default=0.01, ge=0, le=1, description="share of sparse requests that are checked"
+    )
+    shadow_tokens: int = Field(
+        default=4, ge=1, le=64, description="first tokens of the answer that are compared"
+    )
+    max_kl: float | None = Field(
+        default=None,
+        gt=0,
+        description="drift target: mean KL divergence, in nats; unset: the profile's, else 0.1",
+    )
+    min_top1: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="drift target: share of equal top tokens; unset: the profile's, else 0.95",
+    )
+    window: int = Field(
+        default=32, ge=2, description="checks, per model and tenant, that a decision looks back on"
+    )
+
+
 class ReuseSettings(_Frozen):
     """Everything that the vLLM plugin needs to know: `kv_connector_extra_config` as a value."""
 
@@ -126,15 +175,20 @@ class ReuseSettings(_Frozen):
     reuse: ReuseConfig = ReuseConfig()
     store: StoreConfig = StoreConfig()
     slice: SliceConfig = SliceConfig()
+    gate: GateConfig = GateConfig()
 
 
 class ReuseParams(_Frozen):
     """A request's `kv_transfer_params`, all optional; unset means the server's default."""
 
     reuse: ReuseMode | None = None
-    budget: Budget | None = None
+    budget: Share | None = None
     full_layers: FullLayers | None = None
     selector: SelectorName | None = None
+    suspects: Share | None = None
+    publish: StrictBool | None = None
+    """False: leaves neither segments nor prefix blocks nor sensitivities behind, and reads no
+    prefix; for checks and measurements."""
     segments: tuple[Annotated[StrictInt, Field(ge=0)], ...] = ()
 
 
@@ -199,6 +253,8 @@ def _range(field: FieldInfo) -> str:
 
 _FIELD_HELP = {
     "budget": "a number from 0.0 to 1.0",
+    "suspects": "a number from 0.0 to 1.0",
+    "publish": "true or false",
     "full_layers": "an integer of 0 or more",
     "segments": "a list of token offsets, integers of 0 or more",
 }

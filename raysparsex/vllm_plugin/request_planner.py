@@ -64,12 +64,13 @@ class RequestPlanner:
         reuse, layers = self._settings.reuse, self._facts.layers
         full = params.full_layers if params.full_layers is not None else reuse.full_layers
         full = min(layers, default_full_layers(layers) if full is None else full)
-        selector = params.selector or reuse.selector
+        selector = params.selector or reuse.selector or SelectorName.TWO_STEP
+        budget = params.budget if params.budget is not None else reuse.budget
         return Correction(
             full_layers=full,
             # With all layers full, nothing is left to choose: everything is recomputed.
             selector=SelectorName.ALL if full == layers else selector,
-            budget=reuse.budget if params.budget is None else float(params.budget),
+            budget=0.15 if budget is None else float(budget),
         )
 
 
