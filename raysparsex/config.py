@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
@@ -101,9 +100,9 @@ class ReuseConfig(_Frozen):
         description="share of reused tokens that the full layers renew once their sensitivity is"
         " known; unset: the profile's, else 1 (all)",
     )
-    profile: Path | None = Field(
+    profile: str | None = Field(
         default=None,
-        description="calibration profile; unset: beside the model, or as `calibrate` left it",
+        description="file of a calibration profile; unset: beside the model, or where `calibrate` left it",
     )
     min_reused_tokens: int = Field(
         default=48, ge=1, description="prompts with fewer reusable tokens are prefilled plainly"

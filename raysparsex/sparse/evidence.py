@@ -3,7 +3,7 @@
 Attention here is only measured, never used as output: one query tile at a time, in float32, so that
 no [queries, N] matrix over all heads is ever held. `reference.py` has the slow twin.
 
-Shapes: Q queries, N positions (prefix included), R reused tokens, H query heads, G KV heads, D head
+Shapes: Q queries, N positions (prefix included), S candidates, H query heads, G KV heads, D head
 size, P = H / G query heads per KV head.
 """
 
@@ -59,11 +59,11 @@ QueriesAt = Callable[[int, torch.Tensor], torch.Tensor]
 
 
 class LayerEvidence:
-    """`token_select.Evidence` from a decoder whose layers below L* are computed for all tokens.
+    """`token_select.Evidence` from a decoder whose layers below L* are computed for candidates.
 
-    reused_R, new_Q: positions of the reused and of the new tokens, ascending. squared_change_R2:
-    this rank's share of |K fresh - K loaded|^2 and |V fresh - V loaded|^2. count: positions in the
-    paged cache. queries_at serves L*-1 and L*.
+    candidates_S, new_Q: positions of the candidates and of the new tokens, ascending.
+    squared_change_S2: this rank's share of |K fresh - K loaded|^2 and |V fresh - V loaded|^2.
+    count: positions in the paged cache. queries_at serves L*-1 and L*.
     """
 
     def __init__(
@@ -71,49 +71,75 @@ class LayerEvidence:
         *,
         decoder: PagedDecoder[Any],
         layer: int,
-        reused_R: torch.Tensor,
+        candidates_S: torch.Tensor,
         new_Q: torch.Tensor,
-        squared_change_R2: torch.Tensor,
+        squared_change_S2: torch.Tensor,
+        run_offsets_S: torch.Tensor,
         queries_at: QueriesAt,
         count: int,
         seed: int,
     ) -> None:
         self._decoder = decoder
         self._layer = layer
-        self._reused_R = reused_R
+        self._candidates_S = candidates_S
         self._new_Q = new_Q
-        self._squared_change_R2 = squared_change_R2
+        self._squared_change_S2 = squared_change_S2
+        self._run_offsets_S = run_offsets_S
         self._queries_at = queries_at
         self._count = count
+        self._deviation_S: torch.Tensor | None = None
         self.seed = seed
 
     def attention_mass(self) -> torch.Tensor:
         """See `token_select.Evidence`."""
-        positions_Q = _evenly_spaced(self._new_Q, MAX_QUERIES)
-        queries_QHD = self._queries_at(self._layer, positions_Q)
-        attention = LayerAttention(self._decoder, self._layer, self._count)
-        mass_N = torch.zeros(self._count, device=positions_Q.device)
-        for _, weights in attention.weights(queries_QHD, positions_Q):
-            mass_N += weights.sum(dim=(0, 1))
-        return self._decoder.sum_over_ranks(mass_N)[self._reused_R]
+        return self._mass(self._layer, self._new_Q)
+
+    def question_mass(self) -> torch.Tensor:
+        """See `token_select.Evidence`; without a layer L*-1, of L* alone."""
+        question_Q = _last_run(self._new_Q)
+        layers = range(max(0, self._layer - 1), self._layer + 1)
+        masses = [self._mass(layer, question_Q) for layer in layers]
+        return torch.stack([mass / mass.sum().clamp_min(1e-30) for mass in masses]).sum(dim=0)
 
     def deviation(self) -> torch.Tensor:
         """See `token_select.Evidence`; all ones at layer 0, where no context has come in yet."""
         if self._layer == 0:
-            return torch.ones(len(self._reused_R), device=self._reused_R.device)
-        return self._decoder.sum_over_ranks(self._squared_change_R2).sqrt().sum(dim=1)
+            return torch.ones(len(self._candidates_S), device=self._candidates_S.device)
+        if self._deviation_S is None:
+            squares_S2 = self._decoder.sum_over_ranks(self._squared_change_S2)
+            self._deviation_S = squares_S2.sqrt().sum(dim=1)
+        return self._deviation_S
 
     def attended_by(self, seeds: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """See `token_select.Evidence`."""
-        positions_S = self._reused_R[seeds]
-        total_N = torch.zeros(self._count, device=positions_S.device)
+        positions_W = self._candidates_S[seeds]
+        total_N = torch.zeros(self._count, device=positions_W.device)
         for layer in range(max(0, self._layer - 1), self._layer + 1):
-            queries = self._queries_at(layer, positions_S)
+            queries = self._queries_at(layer, positions_W)
             attention = LayerAttention(self._decoder, layer, self._count)
-            for rows, tile in attention.weights(queries, positions_S):
+            for rows, tile in attention.weights(queries, positions_W):
                 strongest_head = self._decoder.max_over_ranks(tile.amax(dim=0))
                 total_N += weights[rows] @ strongest_head
-        return total_N[self._reused_R]
+        return total_N[self._candidates_S]
+
+    def run_offsets(self) -> torch.Tensor:
+        """See `token_select.Evidence`."""
+        return self._run_offsets_S
+
+    def _mass(self, layer: int, asking_Q: torch.Tensor) -> torch.Tensor:
+        positions_Q = _evenly_spaced(asking_Q, MAX_QUERIES)
+        queries_QHD = self._queries_at(layer, positions_Q)
+        attention = LayerAttention(self._decoder, layer, self._count)
+        mass_N = torch.zeros(self._count, device=positions_Q.device)
+        for _, weights in attention.weights(queries_QHD, positions_Q):
+            mass_N += weights.sum(dim=(0, 1))
+        return self._decoder.sum_over_ranks(mass_N)[self._candidates_S]
+
+
+def _last_run(positions: torch.Tensor) -> torch.Tensor:
+    """The last stretch of neighbouring positions: where a prompt's question stands."""
+    breaks = (positions[1:] != positions[:-1] + 1).nonzero().flatten()
+    return positions[int(breaks[-1]) + 1 :] if len(breaks) else positions
 
 
 def _evenly_spaced(positions: torch.Tensor, most: int) -> torch.Tensor:

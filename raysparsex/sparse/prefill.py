@@ -1,21 +1,23 @@
 """One sparse prefill: full early layers, selection, sparse later layers, in slices.
 
-Below L* = `full_layers`, every token behind the prefix is computed; at L* the fresh K and V of all
-of them are written too (they are needed to choose), and the new tokens' queries choose. From L* on,
-hidden states exist only for new and chosen tokens; the other reused tokens are served, from L*+1
-on, by their loaded K and V:
+Below L* = `full_layers`, new tokens and *suspects* are computed (suspects: reused tokens whose
+context is likely to change them; all reused tokens where nothing is known). At L* the fresh K and V
+of these are written too (they are needed to choose), and the new tokens' queries choose among the
+suspects. From L* on, hidden states exist only for new and chosen tokens. Whoever is not computed is
+served by its loaded K and V:
 
-    layer        new tokens    chosen        other reused
-    0 .. L*-1    computed      computed      computed
-    L*           computed      computed      fresh K, V
-    L*+1 ..      computed      computed      loaded K, V
-    the last     fresh K, V    fresh K, V    loaded K, V
+    layer        new tokens    chosen        other suspects    other reused
+    0 .. L*-1    computed      computed      computed          loaded K, V
+    L*           computed      computed      fresh K, V        loaded K, V
+    L*+1 ..      computed      computed      loaded K, V       loaded K, V
+    the last     fresh K, V    fresh K, V    loaded K, V       loaded K, V
 
 Work is counted in token-layers (one token through one layer); `run` yields after each slice of it.
 Nothing here knows vLLM: the engine is behind `PagedDecoder`, the store behind `SegmentLoader`.
 `reference.py` is the slow twin.
 
-Shapes as in `decoder.py`; R reused tokens, C computed tokens of the sparse layers.
+Shapes as in `decoder.py`; R reused tokens, S suspects, P tokens computed below L* (new and
+suspects), C tokens computed from L* on (new and chosen).
 """
 
 from __future__ import annotations
@@ -42,11 +44,17 @@ class PrefillTask:
     first: int
     reused_T: torch.Tensor
     """Bool mask over the tokens."""
+    suspects_R: torch.Tensor
+    """Bool mask over the reused tokens: those that pass the full layers. All, if there are none."""
+    run_offsets_R: torch.Tensor
+    """Place of each reused token in its run of reused text, int64."""
     full_layers: int
     selector: Selector
     picks: int
-    """How many reused tokens are recomputed in the sparse layers."""
+    """How many suspects are recomputed in the sparse layers; more than there are counts as all."""
     seed: int
+    learns: bool = False
+    """Whether `deviation_S` is wanted, also where the selector does not ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +80,28 @@ class SparsePrefill:
         self._loader = loader
         self._bounds = bounds
         self._first_sparse = min(task.full_layers, decoder.layer_count)
-        self._positions_T = task.first + torch.arange(
-            len(task.tokens_T), device=task.tokens_T.device
-        )
-        self._reused_R = self._positions_T[task.reused_T]
-        self._chooses = 0 < task.picks < len(self._reused_R)
+        positions_T = task.first + torch.arange(len(task.tokens_T), device=task.tokens_T.device)
+        self._end = task.first + len(positions_T)
+        self._reused_R = positions_T[task.reused_T]
+        self._suspects_S = self._reused_R[task.suspects_R]
+        self._new_Q = positions_T[~task.reused_T]
+        renewed_T = ~task.reused_T
+        renewed_T[self._suspects_S - task.first] = True
+        self._renewed_P = positions_T[renewed_T]
+        self._suspected_P = task.reused_T[renewed_T]
+        self._picks = min(task.picks, len(self._suspects_S))
+        self._chooses = 0 < self._picks < len(self._suspects_S)
         self._entering: dict[int, HiddenState] = {}
         self._spent = 0
+        assert task.full_layers > 0 or len(self._suspects_S) == len(self._reused_R)
+        self.deviation_S: torch.Tensor | None = None
+        """Behind the run of a task that `learns`: change of each suspect's K and V at L*, float32,
+        equal on all ranks; None at L* = 0, where there is none, and where all layers are full."""
+
+    @property
+    def picks(self) -> int:
+        """Reused tokens that the sparse layers compute."""
+        return self._picks
 
     def run(self) -> Iterator[None]:
         """Compute; yields whenever a slice is full. Afterwards the paged cache holds all K and V.
@@ -89,21 +112,24 @@ class SparsePrefill:
         if self._first_sparse == self._decoder.layer_count:
             return
         changes: list[torch.Tensor] = []
-        if self._task.picks < len(self._reused_R):
+        if self._picks < len(self._suspects_S) or self._task.learns:
             yield from self._fresh_layer(changes)
-        computed_T = ~self._task.reused_T
-        computed_T[self._chosen_R(changes) - self._task.first] = True
+        chosen_S = self._chosen(changes)
         if self._chooses:  # it looked at all keys, as a layer does
-            yield from self._spend(len(self._positions_T))
-        yield from self._sparse_layers(computed_T)
+            yield from self._spend(self._end - self._task.first)
+        computed_C = torch.cat((self._new_Q, chosen_S)).sort().values
+        yield from self._sparse_layers(computed_C)
 
     def _full_layers(self) -> Iterator[None]:
-        """Layers 0..L*-1 for all tokens; keeps the states that enter the layers of selection."""
+        """Layers 0..L*-1 for new tokens and suspects; keeps the states that enter the layers of
+        selection."""
+        yield from self._load_unsuspected()
         layers = self._layers_of_selection()
         kept: dict[int, list[HiddenState]] = {layer: [] for layer in layers}
-        for chunk in self._chunks(len(self._positions_T)):
-            at = self._decoder.place(self._positions_T[chunk])
-            state = self._decoder.embed(self._task.tokens_T[chunk])
+        tokens_P = self._task.tokens_T[self._renewed_P - self._task.first]
+        for chunk in self._chunks(self._renewed_P):
+            at = self._decoder.place(self._renewed_P[chunk])
+            state = self._decoder.embed(tokens_P[chunk])
             for layer in range(self._first_sparse):
                 if layer in kept:
                     kept[layer].append(state.copy())
@@ -113,6 +139,17 @@ class SparsePrefill:
                 kept[self._first_sparse].append(state)
         self._entering = {layer: HiddenState.concatenated(parts) for layer, parts in kept.items()}
 
+    def _load_unsuspected(self) -> Iterator[None]:
+        """K and V of the reused tokens that are not computed, at L* and below."""
+        resting_R = ~self._task.suspects_R
+        if not bool(resting_R.any()):
+            return
+        beneath = self._decoder.place(self._reused_R[resting_R])
+        for layer in range(min(self._first_sparse + 1, self._decoder.layer_count)):
+            key_RGD, value_RGD = self._loader.load(layer)
+            self._decoder.write(layer, beneath, key_RGD[resting_R], value_RGD[resting_R])
+            yield from self._spend(0)
+
     def _layers_of_selection(self) -> set[int]:
         if self._first_sparse == self._decoder.layer_count:
             return set()
@@ -120,54 +157,65 @@ class SparsePrefill:
         return {self._first_sparse - looks_back, self._first_sparse}
 
     def _fresh_layer(self, changes: list[torch.Tensor]) -> Iterator[None]:
-        """K and V of all tokens at L* into the cache; appends [.., 2] squared changes by chunk."""
+        """K and V of new tokens and suspects at L* into the cache; appends their squared changes,
+        [.., 2] by chunk."""
         layer = self._first_sparse
         entering = self._entering[layer]
-        loaded = self._loader.load(layer) if self._chooses else None
-        first_reused = 0
-        for chunk in self._chunks(len(self._positions_T)):
-            at = self._decoder.place(self._positions_T[chunk])
+        loaded = self._loaded_suspects(layer) if self._chooses or self._task.learns else None
+        first = 0
+        for chunk in self._chunks(self._renewed_P):
+            at = self._decoder.place(self._renewed_P[chunk])
             fresh = self._decoder.project(layer, at, entering.rows(chunk))
             self._decoder.write(layer, at, fresh.key_TGD, fresh.value_TGD)
             if loaded is not None:
-                reused = self._task.reused_T[chunk]
-                rows = slice(first_reused, first_reused + int(reused.sum()))
-                changes.append(_squared_changes(fresh, reused, loaded, rows))
-                first_reused = rows.stop
+                suspected = self._suspected_P[chunk]
+                rows = slice(first, first + int(suspected.sum()))
+                changes.append(_squared_changes(fresh, suspected, loaded, rows))
+                first = rows.stop
             yield from self._spend(chunk.stop - chunk.start)
 
-    def _chosen_R(self, changes: list[torch.Tensor]) -> torch.Tensor:
-        """Positions of the reused tokens that the sparse layers recompute."""
-        if not self._chooses:
-            return self._reused_R[: self._task.picks]
+    def _loaded_suspects(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        key_RGD, value_RGD = self._loader.load(layer)
+        return key_RGD[self._task.suspects_R], value_RGD[self._task.suspects_R]
+
+    def _chosen(self, changes: list[torch.Tensor]) -> torch.Tensor:
+        """Positions of the suspects that the sparse layers recompute."""
+        if not changes:
+            return self._suspects_S[: self._picks]
         evidence = LayerEvidence(
             decoder=self._decoder,
             layer=self._first_sparse,
-            reused_R=self._reused_R,
-            new_Q=self._positions_T[~self._task.reused_T],
-            squared_change_R2=torch.cat(changes),
+            candidates_S=self._suspects_S,
+            new_Q=self._new_Q,
+            squared_change_S2=torch.cat(changes),
+            run_offsets_S=self._task.run_offsets_R[self._task.suspects_R],
             queries_at=self._queries_at,
-            count=self._task.first + len(self._positions_T),
+            count=self._end,
             seed=self._task.seed,
         )
-        scores = self._task.selector.scores(evidence, len(self._reused_R))
-        return self._reused_R[strongest(scores, self._task.picks)]
+        if self._task.learns and self._first_sparse > 0:
+            self.deviation_S = evidence.deviation()
+        if not self._chooses:
+            return self._suspects_S[: self._picks]
+        scores = self._task.selector.scores(evidence, len(self._suspects_S))
+        return self._suspects_S[strongest(scores, self._picks)]
 
-    def _queries_at(self, layer: int, positions_S: torch.Tensor) -> torch.Tensor:
-        entering = self._entering[layer].rows(positions_S - self._task.first)
-        return self._decoder.project(layer, self._decoder.place(positions_S), entering).query_THD
+    def _queries_at(self, layer: int, positions: torch.Tensor) -> torch.Tensor:
+        entering = self._entering[layer].rows(self._rows(positions))
+        return self._decoder.project(layer, self._decoder.place(positions), entering).query_THD
 
-    def _sparse_layers(self, computed_T: torch.Tensor) -> Iterator[None]:
+    def _rows(self, positions: torch.Tensor) -> torch.Tensor:
+        """Where tokens that pass the full layers stand among them."""
+        return torch.searchsorted(self._renewed_P, positions)
+
+    def _sparse_layers(self, positions_C: torch.Tensor) -> Iterator[None]:
         """Layers from L* on for the computed tokens; loads the others' K and V beneath them."""
-        positions_C = self._positions_T[computed_T]
-        chunks = [
-            (c, self._decoder.place(positions_C[c])) for c in self._sparse_chunks(positions_C)
-        ]
+        chunks = [(c, self._decoder.place(positions_C[c])) for c in self._chunks(positions_C)]
         beneath = self._decoder.place(self._reused_R)
-        state = self._entering[self._first_sparse].rows(computed_T)
+        state = self._entering[self._first_sparse].rows(self._rows(positions_C))
         self._entering = {}
         for layer in range(self._first_sparse, self._decoder.layer_count):
-            if layer > self._first_sparse and self._task.picks < len(self._reused_R):
+            if layer > self._first_sparse and self._picks < len(self._reused_R):
                 # Before the computed tokens, which then overwrite what was loaded in their place.
                 self._decoder.write(layer, beneath, *self._loader.load(layer))
             parts = []
@@ -188,14 +236,10 @@ class SparsePrefill:
         self._decoder.write(layer, at, fresh.key_TGD, fresh.value_TGD)
         return state
 
-    def _chunks(self, count: int) -> Iterator[slice]:
-        size = self._bounds.chunk_tokens
-        return (slice(start, min(start + size, count)) for start in range(0, count, size))
-
-    def _sparse_chunks(self, positions_C: torch.Tensor) -> Iterator[slice]:
-        """Chunks of scattered positions, bounded in tokens and in runs."""
-        count = len(positions_C)
-        breaks = positions_C[1:] != positions_C[:-1] + 1
+    def _chunks(self, positions: torch.Tensor) -> Iterator[slice]:
+        """Chunks of ascending positions, bounded in tokens and in runs."""
+        count = len(positions)
+        breaks = positions[1:] != positions[:-1] + 1
         run_of_token = torch.nn.functional.pad(breaks.cumsum(0), (1, 0)).cpu()
         start = 0
         while start < count:
@@ -215,15 +259,15 @@ class SparsePrefill:
 
 def _squared_changes(
     fresh: Projection,
-    reused: torch.Tensor,
+    suspected: torch.Tensor,
     loaded: tuple[torch.Tensor, torch.Tensor],
     rows: slice,
 ) -> torch.Tensor:
-    """|K fresh - K loaded|^2 and |V fresh - V loaded|^2 of a chunk's reused tokens, [.., 2]."""
+    """|K fresh - K loaded|^2 and |V fresh - V loaded|^2 of a chunk's suspects, [.., 2]."""
     pairs = ((fresh.key_TGD, loaded[0]), (fresh.value_TGD, loaded[1]))
     return torch.stack(
         [
-            (now[reused].float() - then[rows].float()).square().sum(dim=(1, 2))
+            (now[suspected].float() - then[rows].float()).square().sum(dim=(1, 2))
             for now, then in pairs
         ],
         dim=1,

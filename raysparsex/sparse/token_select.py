@@ -1,20 +1,25 @@
 """Selectors: which reused tokens are recomputed in the sparse layers (Sparse-KV).
 
-A selector turns evidence, gathered at the first sparse layer L*, into one score per reused token;
-the highest scores within the budget are recomputed. Definitions and figures: `docs/selectors.md`.
+A selector turns evidence, gathered at the first sparse layer L*, into one score per candidate; the
+highest scores within the budget are recomputed. Definitions and figures: `docs/selectors.md`.
 
-    name      score                                             source
-    sparse_q  p: attention mass of the new tokens' queries      SparseX, arXiv 2606.01751
-    two_step  norm(p d) + norm(s2 d): also what the strongest   ours
-              tokens themselves depend on
-    random    a permutation by seed                             control
-    none      nothing is recomputed                             naive reuse, control
-    all       everything is recomputed                          control: equals plain prefill
+    name                score                                              source
+    two_step            norm(p d) + norm(s2 d): also what the strongest    ours
+                        tokens themselves depend on
+    sparse_q            p: attention mass of the new tokens' queries       SparseX, arXiv 2606.01751
+    kv_deviation        d: change of K and V by the new context            CacheBlend, 2405.16444
+    boundary            first tokens of each reused run first              EPIC, 2410.15332
+    query_two_stage     the question's attention, fused over two layers    ProphetKV, 2602.02579
+    mass_and_deviation  norm(p) + norm(d)                                  ours, simpler
+    random              a permutation by seed                              control
+    none                nothing is recomputed                              naive reuse, control
+    all                 everything is recomputed                           control: plain prefill
 
-with d the change of a token's K and V by its new context, and norm() dividing by the sum.
+norm() divides by the sum. Of other people's methods, the rule is taken over, not the code: they run
+here in the same engine, with the same fresh keys and values at L*.
 
-Shapes: R reused tokens, S seeds. Torch only; every tensor that comes from evidence is already
-summed over tensor-parallel ranks, so all ranks choose the same tokens.
+Shapes: S candidates, W seeds. Torch only; every tensor that comes from evidence is already summed
+over tensor-parallel ranks, so all ranks choose the same tokens.
 """
 
 from __future__ import annotations
@@ -30,32 +35,39 @@ SEEDS = 64
 
 
 class Evidence(Protocol):
-    """What a selector may ask about the reused tokens of one prompt. Each answer costs compute."""
+    """What a selector may ask about the candidates of one prompt. Each answer costs compute."""
 
     seed: int
     """Equal on all ranks; differs between prompts."""
 
     def attention_mass(self) -> torch.Tensor:
-        """p [R] float32: attention of the new tokens on each reused token at L*, over all heads."""
+        """p [S] float32: attention of the new tokens on each candidate at L*, over all heads."""
+
+    def question_mass(self) -> torch.Tensor:
+        """[S] float32: the same of the prompt's last run of new tokens, at L*-1 and L*, each
+        layer's sum over the candidates being one."""
 
     def deviation(self) -> torch.Tensor:
-        """d [R] float32: |K fresh - K loaded| + |V fresh - V loaded| of each reused token at L*."""
+        """d [S] float32: |K fresh - K loaded| + |V fresh - V loaded| of each candidate at L*."""
 
     def attended_by(self, seeds: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """s2 [R] float32: sum over seeds of weight x largest head's attention, at L*-1 and L*.
+        """s2 [S] float32: sum over seeds of weight x largest head's attention, at L*-1 and L*.
 
-        seeds [S]: indices into the reused tokens, ascending; weights [S] float32.
+        seeds [W]: indices into the candidates, ascending; weights [W] float32.
         """
+
+    def run_offsets(self) -> torch.Tensor:
+        """[S] int64: how far behind the start of its run of reused text each candidate stands."""
 
 
 class Selector(Protocol):
-    """A rule that scores reused tokens."""
+    """A rule that scores candidates."""
 
     looks_back: bool
-    """Whether `attended_by` is asked, which needs the states entering layer L*-1."""
+    """Whether layer L*-1 is asked about, which needs the states entering it."""
 
     def scores(self, evidence: Evidence, count: int) -> torch.Tensor:
-        """Scores [R] of the `count` reused tokens, higher means recompute first."""
+        """Scores [S] of the `count` candidates, higher means recompute first."""
 
 
 class SparseQ:
@@ -85,6 +97,46 @@ class TwoStep:
         return direct + _norm(evidence.attended_by(seeds, direct[seeds]) * deviation)
 
 
+class KVDeviation:
+    """CacheBlend's rule, with its check layer at L*: what the new context changed most."""
+
+    looks_back = False
+
+    def scores(self, evidence: Evidence, count: int) -> torch.Tensor:
+        """See `Selector.scores`."""
+        return evidence.deviation()
+
+
+class Boundary:
+    """EPIC's rule: the first tokens of each run, as many of each run as the budget gives."""
+
+    looks_back = False
+
+    def scores(self, evidence: Evidence, count: int) -> torch.Tensor:
+        """See `Selector.scores`."""
+        return -evidence.run_offsets().float()
+
+
+class QueryTwoStage:
+    """ProphetKV's idea: what the question itself looks at, fused over layers."""
+
+    looks_back = True
+
+    def scores(self, evidence: Evidence, count: int) -> torch.Tensor:
+        """See `Selector.scores`."""
+        return evidence.question_mass()
+
+
+class MassAndDeviation:
+    """Half attention mass, half deviation."""
+
+    looks_back = False
+
+    def scores(self, evidence: Evidence, count: int) -> torch.Tensor:
+        """See `Selector.scores`."""
+        return _norm(evidence.attention_mass()) + _norm(evidence.deviation())
+
+
 class Random:
     """A random permutation, the same on all ranks."""
 
@@ -107,8 +159,12 @@ class Uniform:
 
 
 SELECTORS: dict[SelectorName, Selector] = {
-    SelectorName.SPARSE_Q: SparseQ(),
     SelectorName.TWO_STEP: TwoStep(),
+    SelectorName.SPARSE_Q: SparseQ(),
+    SelectorName.KV_DEVIATION: KVDeviation(),
+    SelectorName.BOUNDARY: Boundary(),
+    SelectorName.QUERY_TWO_STAGE: QueryTwoStage(),
+    SelectorName.MASS_AND_DEVIATION: MassAndDeviation(),
     SelectorName.RANDOM: Random(),
     SelectorName.NONE: Uniform(),
     SelectorName.ALL: Uniform(),
@@ -116,7 +172,7 @@ SELECTORS: dict[SelectorName, Selector] = {
 
 
 def strongest(scores: torch.Tensor, picks: int) -> torch.Tensor:
-    """Indices of the `picks` highest of scores [R], ascending; ties go to the earlier token."""
+    """Indices of the `picks` highest of scores [S], ascending; ties go to the earlier token."""
     order = torch.sort(scores, descending=True, stable=True).indices
     return torch.sort(order[:picks]).values
 

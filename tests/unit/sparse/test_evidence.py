@@ -45,9 +45,10 @@ class Case:
         return LayerEvidence(
             decoder=self.decoder,
             layer=self.layer,
-            reused_R=self.reused,
+            candidates_S=self.reused,
             new_Q=self.new,
-            squared_change_R2=self.change,
+            squared_change_S2=self.change,
+            run_offsets_S=torch.arange(len(self.reused)),
             queries_at=self.queries_at,
             count=self.count,
             seed=0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import pytest
@@ -51,6 +52,8 @@ class Run:
         selector: SelectorName = SelectorName.TWO_STEP,
         bounds: SliceBounds = LARGE,
         reused: set[int] = REUSED,
+        suspects: set[int] | None = None,
+        learns: bool = False,
     ) -> None:
         self.decoder = FakeDecoder(layers=LAYERS, length=PREFIX + COUNT)
         tokens = prompt()
@@ -65,10 +68,16 @@ class Run:
             tokens_T=tokens[PREFIX:],
             first=PREFIX,
             reused_T=mask,
+            suspects_R=torch.tensor(
+                [suspects is None or place in suspects for place in sorted(reused)],
+                dtype=torch.bool,
+            ),
+            run_offsets_R=torch.arange(len(reused)),
             full_layers=full_layers,
             selector=SELECTORS[selector],
             picks=picks,
             seed=7,
+            learns=learns,
         )
         self.prefill = SparsePrefill(self.task, self.decoder, self.loader, bounds)
 
@@ -94,9 +103,10 @@ class Run:
             and one.layer == LAYERS - 1
             and one.positions == two.positions
         ]
-        if self.prefill._first_sparse == LAYERS - 1 and self.task.picks < len(REUSED):
+        suspects = int(self.task.suspects_R.sum())
+        if self.prefill._first_sparse == LAYERS - 1 and self.task.picks < suspects:
             covered = list(accumulate(len(call.positions) for call in written))
-            return written[covered.index(len(ALL)) + 1 :]
+            return written[covered.index(len(NEW) + suspects) + 1 :]
         return written
 
     @property
@@ -245,9 +255,7 @@ def test_a_decoder_that_works_in_place_corrupts_what_selection_looks_back_at(
             return torch.arange(count)
 
     run = Run(full_layers=full_layers, bounds=SliceBounds(10**9, 16))
-    task = PrefillTask(
-        run.task.tokens_T, PREFIX, run.task.reused_T, full_layers, Spy(), picks=9, seed=0
-    )
+    task = replace(run.task, selector=Spy())
     for _ in SparsePrefill(task, run.decoder, run.loader, LARGE).run():
         pass
     undisturbed = Run(full_layers=LAYERS)
@@ -322,3 +330,56 @@ def test_the_task_is_not_written_to() -> None:
 def test_a_decoder_is_asked_to_place_tokens_that_do_not_ascend() -> None:
     run = Run(selector=SelectorName.TWO_STEP).to_the_end()
     assert all(positions == sorted(positions) for positions in run.decoder.placed)
+
+
+SUSPECTS = {*range(17, 30), 38, *range(45, 60), 79}
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 10**9])
+@pytest.mark.parametrize("full_layers", [1, 2, LAYERS - 1])
+def test_full_layers_compute_new_tokens_and_suspects_only(full_layers: int, chunk: int) -> None:
+    run = Run(full_layers=full_layers, suspects=SUSPECTS, bounds=SliceBounds(10**9, chunk))
+    run.to_the_end()
+    for layer in range(full_layers):
+        assert run.forwarded(layer) == sorted(NEW | SUSPECTS)
+    assert len(run.chosen) == 9
+    assert run.chosen <= SUSPECTS
+
+
+@pytest.mark.parametrize("full_layers", [1, 2, LAYERS - 1])
+def test_whoever_is_no_suspect_keeps_its_loaded_values_in_every_layer(full_layers: int) -> None:
+    run = Run(full_layers=full_layers, suspects=SUSPECTS).to_the_end()
+    for row, place in enumerate(sorted(REUSED)):
+        if place not in SUSPECTS:
+            for layer in range(LAYERS):
+                assert torch.equal(run.decoder.keys[layer, place], run.loader._keys[layer, row])
+                assert torch.equal(run.decoder.values[layer, place], run.loader._values[layer, row])
+    assert not run.decoder.keys[:, : PREFIX + COUNT].isnan().any()
+
+
+def test_a_budget_above_the_suspects_takes_all_of_them() -> None:
+    run = Run(suspects=SUSPECTS, picks=len(SUSPECTS) + 5).to_the_end()
+    assert run.chosen == SUSPECTS
+    assert run.prefill.picks == len(SUSPECTS)
+
+
+@pytest.mark.parametrize("picks", [0, 9, len(SUSPECTS)])
+@pytest.mark.parametrize("full_layers", [1, 3])
+def test_what_context_changed_is_learned_whoever_is_chosen(full_layers: int, picks: int) -> None:
+    run = Run(full_layers=full_layers, suspects=SUSPECTS, picks=picks, learns=True).to_the_end()
+    assert run.prefill.deviation_S is not None
+    everyone = Run(full_layers=LAYERS, suspects=None).to_the_end().decoder
+    rows = [row for row, place in enumerate(sorted(REUSED)) if place in SUSPECTS]
+    places = torch.tensor(sorted(SUSPECTS))
+    keys = everyone.keys[full_layers, places] - run.loader._keys[full_layers, rows]
+    values = everyone.values[full_layers, places] - run.loader._values[full_layers, rows]
+    change = sum(part.square().sum((1, 2)).sqrt() for part in (keys, values))
+    if full_layers == 1:  # deeper, the unsuspected have had their part in it
+        torch.testing.assert_close(run.prefill.deviation_S.double(), change, rtol=1e-5, atol=1e-6)
+    assert len(run.prefill.deviation_S) == len(SUSPECTS)
+
+
+def test_nothing_is_learned_where_no_context_has_come_in_or_nobody_asked() -> None:
+    assert Run(full_layers=0, learns=True).to_the_end().prefill.deviation_S is None
+    assert Run(full_layers=2, learns=False).to_the_end().prefill.deviation_S is None
+    assert Run(full_layers=LAYERS, learns=True).to_the_end().prefill.deviation_S is None

@@ -20,8 +20,12 @@ class FakeEvidence:
         deviation: list[float] | None = None,
         attention: dict[int, dict[int, float]] | None = None,
         seed: int = 0,
+        offsets: list[int] | None = None,
+        question: list[float] | None = None,
     ) -> None:
         self.seed = seed
+        self._offsets = torch.tensor(offsets or list(range(len(mass))))
+        self._question = torch.tensor(question or mass)
         self._mass = torch.tensor(mass)
         self._deviation = torch.tensor(deviation) if deviation else torch.ones(len(mass))
         self._attention = torch.zeros(len(mass), len(mass))
@@ -34,6 +38,14 @@ class FakeEvidence:
     def attention_mass(self) -> torch.Tensor:
         self.asked.append("mass")
         return self._mass
+
+    def question_mass(self) -> torch.Tensor:
+        self.asked.append("question_mass")
+        return self._question
+
+    def run_offsets(self) -> torch.Tensor:
+        self.asked.append("run_offsets")
+        return self._offsets
 
     def deviation(self) -> torch.Tensor:
         self.asked.append("deviation")
@@ -101,6 +113,28 @@ def test_evidence_of_nothing_gives_no_nan_and_a_choice_all_the_same(name: Select
     assert strongest(scores, 2).tolist() == [0, 1]
 
 
+def test_kv_deviation_takes_what_changed_most() -> None:
+    evidence = FakeEvidence([9.0, 0.0, 9.0, 0.0], deviation=[0.1, 0.9, 0.0, 0.5])
+    assert chosen(SelectorName.KV_DEVIATION, evidence, 4, 2) == [1, 3]
+    assert evidence.asked == ["deviation"]
+
+
+def test_boundary_takes_the_first_tokens_of_each_run() -> None:
+    evidence = FakeEvidence([0.0] * 7, offsets=[0, 1, 2, 3, 0, 1, 2])
+    assert chosen(SelectorName.BOUNDARY, evidence, 7, 4) == [0, 1, 4, 5]
+
+
+def test_query_two_stage_takes_what_the_question_looks_at() -> None:
+    evidence = FakeEvidence([9.0, 0.0, 9.0, 0.0], question=[0.1, 0.9, 0.0, 0.5])
+    assert chosen(SelectorName.QUERY_TWO_STAGE, evidence, 4, 2) == [1, 3]
+
+
+def test_mass_and_deviation_weighs_both_alike_whatever_their_scale() -> None:
+    evidence = FakeEvidence([1.0, 3.0, 0.0], deviation=[0.0, 1e6, 3e6])
+    scores = SELECTORS[SelectorName.MASS_AND_DEVIATION].scores(evidence, 3)
+    torch.testing.assert_close(scores, torch.tensor([0.25, 1.0, 0.75]))
+
+
 def test_random_is_the_same_on_all_ranks_and_differs_between_prompts() -> None:
     one, same, other = (FakeEvidence([0.0] * 500, seed=seed) for seed in (1, 1, 2))
     first = chosen(SelectorName.RANDOM, one, 500, 50)
@@ -127,7 +161,8 @@ def test_controls_ask_for_no_evidence(name: SelectorName) -> None:
 def test_only_selectors_that_look_back_cost_the_states_for_it(name: SelectorName) -> None:
     evidence = FakeEvidence([1.0] * 6)
     SELECTORS[name].scores(evidence, 6)
-    assert SELECTORS[name].looks_back is ("attended_by" in evidence.asked)
+    looked_back = {"attended_by", "question_mass"} & set(evidence.asked)
+    assert SELECTORS[name].looks_back is bool(looked_back)
 
 
 @pytest.mark.parametrize("name", SelectorName)
