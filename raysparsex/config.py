@@ -102,7 +102,7 @@ class ReuseConfig(_Frozen):
     )
     profile: str | None = Field(
         default=None,
-        description="file of a calibration profile; unset: beside the model, or where `calibrate` left it",
+        description="file of a calibration profile; unset: beside the model, or `calibrate`'s",
     )
     min_reused_tokens: int = Field(
         default=48, ge=1, description="prompts with fewer reusable tokens are prefilled plainly"

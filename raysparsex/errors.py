@@ -8,7 +8,9 @@ RaySparseXError
 └── ReuseFailed            reuse of one request failed; the request falls back to plain prefill
     ├── SegmentUnavailable a planned segment left the store before it was loaded
     ├── StoreFull          the store has no room for a segment
-    └── CorruptSegment     a stored record does not have the shape that its plan expects
+    └── IntegrityFailed    what was loaded is not what was stored, or not what it is said to be
+        ├── CorruptSegment     its bytes or its shape changed in the store
+        └── MisalignedSegment  its keys do not belong to these tokens at these positions
 """
 
 
@@ -53,5 +55,13 @@ class StoreFull(ReuseFailed):
     """The store has no room for a segment; it is not published."""
 
 
-class CorruptSegment(ReuseFailed):
-    """A stored record does not have the shape that its plan expects."""
+class IntegrityFailed(ReuseFailed):
+    """What was loaded is wrong. The segments in question are forgotten."""
+
+
+class CorruptSegment(IntegrityFailed):
+    """A stored segment's bytes or shape are not those that were stored."""
+
+
+class MisalignedSegment(IntegrityFailed):
+    """Loaded keys or values of the first layer are not those of these tokens at these positions."""

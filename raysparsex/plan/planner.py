@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from raysparsex.config import SelectorName
+from raysparsex.plan.correction import Correction
 from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.segment.coverage import ReusedSpan
 
@@ -20,15 +20,6 @@ class PlanLimits:
     query_tail: int = 16
     """The prompt's last tokens are always new: without queries no selector can tell what matters,
     and the prompt's end is where the question stands."""
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """How the reused part is corrected: the request's parameters with the defaults filled in."""
-
-    full_layers: int
-    selector: SelectorName
-    budget: float
 
 
 def make_plan(
@@ -54,9 +45,7 @@ def make_plan(
         prompt_tokens=prompt_tokens,
         prefix_tokens=prefix_tokens,
         reused=reused,
-        full_layers=correction.full_layers,
-        selector=correction.selector,
-        budget=correction.budget,
+        correction=correction,
         prefix_depth=prefix_depth,
     )
 

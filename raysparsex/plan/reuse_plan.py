@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from raysparsex.config import SelectorName
+from raysparsex.plan.correction import Correction
 from raysparsex.segment.coverage import ReusedSpan
 
 
@@ -24,10 +25,7 @@ class ReusePlan:
     prefix_tokens: int
     reused: tuple[ReusedSpan, ...]
     """Sorted, never overlapping, inside [prefix_tokens, prompt_tokens - 1)."""
-    full_layers: int
-    selector: SelectorName
-    budget: float
-    """Share of the reused tokens that is recomputed in the sparse layers."""
+    correction: Correction
     prefix_depth: int = 0
 
     def __post_init__(self) -> None:
@@ -51,25 +49,34 @@ class ReusePlan:
         return self.prompt_tokens - self.prefix_tokens - self.reused_tokens
 
     @property
+    def full_layers(self) -> int:
+        return self.correction.full_layers
+
+    @property
+    def selector(self) -> SelectorName:
+        return self.correction.selector
+
+    @property
+    def budget(self) -> float:
+        """Share of the reused tokens that is recomputed in the sparse layers."""
+        return self.correction.budget
+
+    @property
+    def suspects(self) -> float | None:
+        """See `Correction.suspects`; all, where everything is to be recomputed."""
+        return 1.0 if self.correction.recomputes_all else self.correction.suspects
+
+    @property
     def recomputed_tokens(self) -> int:
+        """Most reused tokens that the sparse layers compute; fewer, if there are fewer suspects."""
         return recomputed_count(self.selector, self.budget, self.reused_tokens)
 
     @property
     def depth(self) -> int:
         """Depth of what this prefill produces: 0 only if nothing approximate goes into it."""
-        if self.recomputed_tokens == self.reused_tokens:
+        if self.correction.recomputes_all:
             return self.prefix_depth
         return 1 + max([self.prefix_depth, *(span.depth for span in self.reused)])
-
-    @property
-    def new_spans(self) -> tuple[tuple[int, int], ...]:
-        """[start, end) of the new tokens, without the last one; sorted."""
-        edges = [self.prefix_tokens]
-        for span in self.reused:
-            edges += [span.start, span.end]
-        edges.append(self.last)
-        pairs = zip(edges[::2], edges[1::2], strict=True)
-        return tuple((start, end) for start, end in pairs if start < end)
 
 
 def recomputed_count(selector: SelectorName, budget: float, reused_tokens: int) -> int:

@@ -92,6 +92,9 @@ class PagedDecoder(Protocol[Placement]):
     def max_over_ranks(self, tensor: torch.Tensor) -> torch.Tensor:
         """The elementwise maximum over tensor-parallel ranks, equal on all of them."""
 
+    def gather_over_ranks(self, tensor_TF: torch.Tensor) -> torch.Tensor:
+        """The ranks' columns side by side, equal on all of them."""
+
 
 class SegmentLoader(Protocol):
     """The reused tokens' keys and values, aligned to where the prompt needs them."""

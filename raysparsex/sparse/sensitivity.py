@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 
 FEATURE_LAYERS = 4
-"""Values of so many layers, evenly spread, are looked at. Eight were not better (docs/quality.md)."""
+"""Values of so many layers, evenly spread, are looked at. Eight were not better."""
 FIRST_FIT = 1024
 """Tokens before the first fit; then it is fitted anew whenever there are half as many again."""
 MOST_FITTED = 1 << 17
@@ -30,7 +30,7 @@ SAMPLE = 256
 WIDEST = 1024
 """More features than this are first projected, at random, to so many."""
 CHANGED_SHARE = 0.1
-"""The tokens of a prefill that count as changed: this share of the reused, those that changed most."""
+"""The tokens of a prefill that count as changed: those that changed most, this share."""
 RECALL = 0.97
 """Share of the changed tokens that must be among the suspects."""
 FEWEST_CHANGED = 200
@@ -164,11 +164,13 @@ def suspects(sensitivity_R: torch.Tensor, share: float, explored: float, seed: i
 def sampled(count: int, seed: int) -> torch.Tensor:
     """Ascending indices of at most SAMPLE of `count` tokens to learn from."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(count, generator=generator)[:SAMPLE].sort().values
+    rows: torch.Tensor = torch.randperm(count, generator=generator)[:SAMPLE].sort().values
+    return rows
 
 
 def _projection(features: int) -> torch.Tensor:
     """[features, WIDEST], the same everywhere."""
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(features, WIDEST, generator=generator, dtype=torch.float64)
-    return matrix / WIDEST**0.5
+    matrix *= WIDEST**-0.5
+    return matrix

@@ -25,8 +25,17 @@ class SegmentStore(Protocol):
         Raises StoreFull when the byte budget has no room: the caller drops others first.
         """
 
+    def seal(self) -> None:
+        """Every put is complete: from now on a change of its bytes is an error, found by `get`.
+
+        Apart from `put`, because copies from a device may still be under way then.
+        """
+
     def get(self, segment: SegmentId) -> torch.Tensor:
-        """The KV under this id, not to be written to. Raises SegmentUnavailable."""
+        """The KV under this id, not to be written to.
+
+        Raises SegmentUnavailable, or CorruptSegment when the bytes are not those that were sealed.
+        """
 
     def drop(self, segment: SegmentId) -> None:
         """Free the bytes of a segment; an unknown id is fine."""

@@ -24,14 +24,16 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorMetadata,
     KVConnectorRole,
     KVConnectorTransferResults,
+    KVConnectorWorkerMetadata,
     SupportsHMA,
 )
 
 from raysparsex.config import ReuseSettings, parse_settings
 from raysparsex.ids import BlockId, ModelFingerprint, RequestId
+from raysparsex.plan.compute_share import LayerShape
 from raysparsex.vllm_plugin.compat import refuse_unsupported
 from raysparsex.vllm_plugin.engine_facts import EngineFacts
-from raysparsex.vllm_plugin.metadata import StepOrders
+from raysparsex.vllm_plugin.metadata import JobOutcomes, StepOrders
 from raysparsex.vllm_plugin.scheduler_half import SchedulerHalf
 from raysparsex.vllm_plugin.stats import ReusePromMetrics, ReuseStats
 from raysparsex.vllm_plugin.worker_half import WorkerHalf
@@ -63,6 +65,7 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
         self._scheduler: SchedulerHalf | None = None
         self._worker: WorkerHalf | None = None
         self._told_gauges: dict[str, int] = {}
+        self._outcomes = JobOutcomes()
         if role is KVConnectorRole.WORKER:
             self._worker = WorkerHalf(vllm_config, kv_cache_config)
 
@@ -120,7 +123,9 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
         return self.scheduler.orders(scheduler_output.total_num_scheduled_tokens)
 
     def update_connector_output(self, connector_output: KVConnectorOutput) -> None:
-        """See `SchedulerHalf.produced`."""
+        """See `SchedulerHalf.ended` and `produced`."""
+        if isinstance(connector_output.kv_connector_worker_meta, JobOutcomes):
+            self.scheduler.ended(connector_output.kv_connector_worker_meta)
         for request in connector_output.finished_recving or ():
             failed = request in connector_output.failed_recving
             self.scheduler.produced(RequestId(request), failed)
@@ -154,7 +159,7 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
 
     def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
         """See `WorkerHalf.open`."""
-        self.worker.open(kv_caches, self._settings)
+        self.worker.open(kv_caches, self._settings, {})
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         """See `WorkerHalf.start_step`; vLLM calls it after the step's own forward."""
@@ -176,11 +181,17 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
     def get_transfer_results(self, finished_req_ids: set[str]) -> KVConnectorTransferResults:
         """What the worker half brought to an end since the last step."""
         results = self.worker.take_results()
+        self._outcomes.of.update(results.outcomes.of)
         return KVConnectorTransferResults(
             finished_sending=set(results.released),
             finished_recving=set(results.produced),
             failed_recving=set(results.failed),
         )
+
+    def build_connector_worker_meta(self) -> KVConnectorWorkerMetadata | None:
+        """What became of the jobs that `get_transfer_results` reports; vLLM asks right after."""
+        outcomes, self._outcomes = self._outcomes, JobOutcomes()
+        return outcomes if outcomes.of else None
 
     def shutdown(self) -> None:
         """End all jobs."""
@@ -251,10 +262,19 @@ def _engine_facts(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig) -> En
     return EngineFacts(
         fingerprint=_fingerprint(vllm_config),
         special_tokens=_special_tokens(vllm_config),
-        layers=layers,
+        shape=LayerShape(layers, _projection_share(vllm_config)),
         block_size=spec.block_size,
         bytes_per_token=layers * spec.page_size_bytes // spec.block_size,
     )
+
+
+def _projection_share(vllm_config: VllmConfig) -> float:
+    """Weights that make queries, keys and values over all weights of a (gated) decoder layer."""
+    model, config = vllm_config.model_config, vllm_config.model_config.hf_text_config
+    hidden, size = model.get_hidden_size(), model.get_head_size()
+    queries, keys = config.num_attention_heads * size, config.num_key_value_heads * size
+    made = hidden * (queries + 2 * keys)
+    return float(made / (made + hidden * queries + 3 * hidden * config.intermediate_size))
 
 
 def _fingerprint(vllm_config: VllmConfig) -> ModelFingerprint:

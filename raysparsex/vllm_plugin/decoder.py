@@ -24,6 +24,7 @@ from vllm.config import set_current_vllm_config
 from vllm.distributed import (
     get_tensor_model_parallel_world_size,
     get_tp_group,
+    tensor_model_parallel_all_gather,
     tensor_model_parallel_all_reduce,
 )
 from vllm.forward_context import set_forward_context
@@ -242,6 +243,13 @@ class RequestDecoder:
             group = get_tp_group().device_group
             torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MAX, group=group)
         return tensor
+
+    def gather_over_ranks(self, tensor_TF: torch.Tensor) -> torch.Tensor:
+        """See `PagedDecoder.gather_over_ranks`."""
+        if get_tensor_model_parallel_world_size() == 1:
+            return tensor_TF
+        gathered: torch.Tensor = tensor_model_parallel_all_gather(tensor_TF.contiguous(), dim=-1)
+        return gathered
 
     def _rows(self, positions_T: torch.Tensor, slots_T: torch.Tensor) -> CommonAttentionMetadata:
         positions = positions_T.cpu()

@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from raysparsex.ids import BlockId, ModelFingerprint, RequestId
+from raysparsex.plan.calibrated_bounds import CalibratedBounds
+from raysparsex.plan.compute_share import LayerShape
+from raysparsex.plan.correction import Correction
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +21,16 @@ class EngineFacts:
     fingerprint: ModelFingerprint
     special_tokens: npt.NDArray[np.int64]
     """Ids of the tokenizer's control tokens; chat messages end and begin at them."""
-    layers: int
+    shape: LayerShape
     block_size: int
     bytes_per_token: int
     """KV of one token over all layers, on one rank."""
+    correction: Correction | None = None
+    """The profile's; None: there is none."""
+    calibrated: CalibratedBounds | None = None
+    """Where the profile's figures hold."""
+    unfit: str | None = None
+    """Why the profile does not fit the model: everything is then served exactly."""
 
 
 class Blocks(Protocol):

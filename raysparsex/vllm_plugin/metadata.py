@@ -15,7 +15,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (
+    KVConnectorMetadata,
+    KVConnectorWorkerMetadata,
+)
 
 from raysparsex.ids import BlockId, RequestId, SegmentId
 from raysparsex.plan.reuse_plan import ReusePlan
@@ -31,6 +34,34 @@ class PrefillJob:
     blocks: list[BlockId]
     plan: ReusePlan
     seed: int
+    learns: bool = True
+    """Whether what it finds of context sensitivity is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """What became of a job, on one rank."""
+
+    suspects: int = 0
+    recomputed: int = 0
+    problem: str | None = None
+    """Why it failed here; None: it did not."""
+
+
+@dataclass(slots=True)
+class JobOutcomes(KVConnectorWorkerMetadata):
+    """Outcomes of the jobs that ended in a step, on their way back to the scheduler half."""
+
+    of: dict[RequestId, JobOutcome] = field(default_factory=dict)
+
+    def aggregate(self, other: KVConnectorWorkerMetadata) -> JobOutcomes:
+        """Of two ranks; a rank that failed knows more than one that was told to stop."""
+        assert isinstance(other, JobOutcomes)
+        merged = dict(self.of)
+        for request, outcome in other.of.items():
+            if request not in merged or merged[request].problem is None:
+                merged[request] = outcome
+        return JobOutcomes(merged)
 
 
 @dataclass(frozen=True, slots=True)

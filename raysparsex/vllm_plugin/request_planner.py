@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from raysparsex.config import ReuseMode, ReuseParams, ReuseSettings, SelectorName
-from raysparsex.plan.planner import Correction, PlanLimits, make_plan
+from raysparsex.plan.correction import Correction, safe_correction
+from raysparsex.plan.planner import PlanLimits, make_plan
 from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.segment.coverage import FindRecord, find_coverage
 from raysparsex.segment.identity import SegmentHasher
 from raysparsex.vllm_plugin.engine_facts import EngineFacts
 from raysparsex.vllm_plugin.prompt_segments import PromptSegments
 from raysparsex.vllm_plugin.tracked_request import TrackedRequest
+
+T = TypeVar("T")
 
 
 class RequestPlanner:
@@ -49,6 +54,11 @@ class RequestPlanner:
             limits=self._limits,
         )
 
+    def why_outside(self, plan: ReusePlan) -> str | None:
+        """What of this plan lies outside of what was calibrated; None: nothing, or no profile."""
+        bounds = self._facts.calibrated
+        return bounds.why_outside(plan) if bounds is not None else None
+
     def segments(self, tracked: TrackedRequest) -> PromptSegments:
         """The request's prompt, cut and named; done once."""
         tracked.prompt = tracked.prompt or PromptSegments.of_prompt(
@@ -61,24 +71,22 @@ class RequestPlanner:
         return tracked.prompt
 
     def _correction(self, params: ReuseParams) -> Correction:
-        reuse, layers = self._settings.reuse, self._facts.layers
-        full = params.full_layers if params.full_layers is not None else reuse.full_layers
-        full = min(layers, default_full_layers(layers) if full is None else full)
-        selector = params.selector or reuse.selector or SelectorName.TWO_STEP
-        budget = params.budget if params.budget is not None else reuse.budget
+        """The request's word, else the settings', else the profile's, else what is safe."""
+        reuse, layers = self._settings.reuse, self._facts.shape.layers
+        known = self._facts.correction or safe_correction(layers)
+        full = min(layers, _first(params.full_layers, reuse.full_layers, known.full_layers))
+        selector = _first(params.selector, reuse.selector, known.selector)
+        suspects = params.suspects if params.suspects is not None else reuse.suspects
         return Correction(
-            full_layers=full,
             # With all layers full, nothing is left to choose: everything is recomputed.
             selector=SelectorName.ALL if full == layers else selector,
-            budget=0.15 if budget is None else float(budget),
+            budget=float(_first(params.budget, reuse.budget, known.budget)),
+            full_layers=full,
+            suspects=known.suspects if suspects is None else float(suspects),
         )
 
 
-def default_full_layers(layers: int) -> int:
-    """Full layers when nobody says otherwise: half of the depth.
-
-    On the embedded model this keeps the accuracy of full prefill in every family of questions, and
-    3 of its 8 layers lose some that need three steps (docs/selectors.md). Deep models need a
-    smaller share.
-    """
-    return (layers + 1) // 2
+def _first(asked: T | None, configured: T | None, known: T) -> T:
+    if asked is not None:
+        return asked
+    return known if configured is None else configured

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raysparsex.config import ReuseMode
+from raysparsex.plan.compute_share import LayerShape, compute_share
 from raysparsex.plan.reuse_plan import ReusePlan
+from raysparsex.vllm_plugin.metadata import JobOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,14 @@ class ReuseReport:
     recomputed_tokens: int
     """Of the reused tokens, those that the sparse layers computed afresh."""
     new_tokens: int
+    suspects: int
+    """Of the reused tokens, those that the full layers computed."""
     full_layers: int
+    selector: str | None
+    """None where nothing was reused, as of `budget`."""
+    budget: float | None
+    compute_share: float
+    """Compute of the prefill over that of a full one behind the same prefix, in token-layers."""
     segments: int
     """Reused spans."""
     fallback: str | None
@@ -44,22 +53,39 @@ def plain_report(
         reused_tokens=0,
         recomputed_tokens=0,
         new_tokens=prompt_tokens - prefix_tokens,
+        suspects=0,
         full_layers=0,
+        selector=None,
+        budget=None,
+        compute_share=1.0,
         segments=0,
         fallback=fallback,
     )
 
 
-def sparse_report(plan: ReusePlan) -> ReuseReport:
-    """The report of a prompt that was prefilled by this plan."""
+def sparse_report(plan: ReusePlan, outcome: JobOutcome | None, shape: LayerShape) -> ReuseReport:
+    """The report of a prompt that was prefilled by this plan; `outcome` None: it has not ended."""
+    ended = outcome or JobOutcome(plan.reused_tokens, plan.recomputed_tokens)
+    share = compute_share(
+        shape,
+        new=plan.new_tokens,
+        reused=plan.reused_tokens,
+        suspects=ended.suspects,
+        recomputed=ended.recomputed,
+        full_layers=plan.full_layers,
+    )
     return ReuseReport(
         mode=ReuseMode.SPARSE,
         prompt_tokens=plan.prompt_tokens,
         prefix_tokens=plan.prefix_tokens,
         reused_tokens=plan.reused_tokens,
-        recomputed_tokens=plan.recomputed_tokens,
+        recomputed_tokens=ended.recomputed,
         new_tokens=plan.new_tokens,
+        suspects=ended.suspects,
         full_layers=plan.full_layers,
+        selector=str(plan.selector),
+        budget=plan.budget,
+        compute_share=round(share, 4),
         segments=len(plan.reused),
         fallback=None,
     )

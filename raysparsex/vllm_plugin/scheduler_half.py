@@ -24,7 +24,7 @@ from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.registry.ledger import SegmentLedger
 from raysparsex.vllm_plugin.counters import ReuseCounters
 from raysparsex.vllm_plugin.engine_facts import Blocks, EngineFacts
-from raysparsex.vllm_plugin.metadata import PrefillJob, StepOrders
+from raysparsex.vllm_plugin.metadata import JobOutcome, JobOutcomes, PrefillJob, StepOrders
 from raysparsex.vllm_plugin.prefix_depth import PrefixDepths
 from raysparsex.vllm_plugin.publishing import Candidate, PublishQueue, candidates
 from raysparsex.vllm_plugin.request_planner import RequestPlanner
@@ -73,13 +73,22 @@ class SchedulerHalf:
         """Settle the mode; move a sparse request into the prefix-cache namespace of its kind."""
         tracked = tracked_request(request, self._settings.reuse.mode)
         self._tracked[tracked.id] = tracked
+        if self._facts.unfit and tracked.mode is ReuseMode.SPARSE:
+            tracked.mode = ReuseMode.EXACT
+            tracked.fallback = f"the profile does not fit the model: {self._facts.unfit}"
         if tracked.fallback:
             self.counters.count_fallback(tracked.fallback)
-        if tracked.mode is ReuseMode.SPARSE:
-            # The secret keeps a client from naming this namespace in a request of its own.
-            request.cache_salt = f"{self._secret}:{tracked.salt}"
-            request.block_hashes.clear()
-            request.update_block_hashes()
+        # The secret keeps a client from naming a namespace of ours in a request of its own.
+        if tracked.leaves_nothing:
+            self._move(request, f"{self._secret}:alone:{tracked.id}")
+        elif tracked.mode is ReuseMode.SPARSE:
+            self._move(request, f"{self._secret}:{tracked.salt}")
+
+    def _move(self, request: Request, namespace: str) -> None:
+        """Into another namespace of the prefix cache."""
+        request.cache_salt = namespace
+        request.block_hashes.clear()
+        request.update_block_hashes()
 
     def matched_tokens(self, request: Request, prefix_tokens: int) -> int:
         """How many tokens behind the prefix hit a sparse prefill would produce; 0: none.
@@ -93,9 +102,12 @@ class SchedulerHalf:
         hit_blocks = prefix_tokens // self._facts.block_size
         self._depths.forget_dead(request.block_hashes[hit_blocks:])
         tracked.prefix_depth = self._depths.depth_of(request.block_hashes[:hit_blocks])
-        tracked.plan, tracked.began = None, False
+        tracked.plan, tracked.outcome, tracked.began = None, None, False
         try:
             tracked.plan = self._planner.plan(tracked)
+            outside = tracked.plan and self._planner.why_outside(tracked.plan)
+            if outside:
+                self._give_up(tracked, f"outside the calibrated range: {outside}")
         except Exception:
             # Whatever went wrong, the request must not: vLLM prefills it plainly.
             logger.exception("no reuse for %s: planning failed", request.request_id)
@@ -129,7 +141,8 @@ class SchedulerHalf:
         self.ledger.use(segments)
         tracked.began = tracked.loading = True
         seed = zlib.crc32(prompt.tokens.tobytes())
-        self._orders.start.append(PrefillJob(tracked.id, prompt.tokens, blocks, plan, seed))
+        learns = not tracked.leaves_nothing
+        self._orders.start.append(PrefillJob(tracked.id, prompt.tokens, blocks, plan, seed, learns))
         return plan
 
     def _begin_writing(self, tracked: TrackedRequest) -> None:
@@ -164,6 +177,12 @@ class SchedulerHalf:
         self.counters.published_tokens += portion.tokens
         return orders
 
+    def ended(self, outcomes: JobOutcomes) -> None:
+        """What workers say of jobs that ended; comes in front of `produced`."""
+        for request, outcome in outcomes.of.items():
+            if request in self._tracked:
+                self._tracked[request].outcome = outcome
+
     def produced(self, request: RequestId, failed: bool) -> None:
         """A job ended in all workers."""
         self.ledger.unpin(request)
@@ -174,7 +193,7 @@ class SchedulerHalf:
         if failed and tracked.plan:
             # Whichever of them was lost or damaged: all are computed and published anew.
             self._orders.drop += self.ledger.drop({s.segment for s in tracked.plan.reused})
-            self._give_up(tracked, "the sparse prefill failed; see the server's log")
+            self._give_up(tracked, _failure(tracked.outcome))
 
     def finished(self, request: Request, blocks: list[BlockId]) -> tuple[bool, ReuseReport]:
         """The request ended: whether its blocks must be kept until released, and its report."""
@@ -282,7 +301,7 @@ class SchedulerHalf:
 
     def _report(self, tracked: TrackedRequest) -> ReuseReport:
         if tracked.plan and tracked.began:
-            return sparse_report(tracked.plan)
+            return sparse_report(tracked.plan, tracked.outcome, self._facts.shape)
         prompt_tokens = tracked.request.num_prompt_tokens
         prefix_tokens = min(tracked.prefix_tokens, prompt_tokens)
         return plain_report(tracked.mode, prompt_tokens, prefix_tokens, tracked.fallback)
@@ -293,3 +312,11 @@ class SchedulerHalf:
 
     def _blocks_of(self, request: RequestId) -> list[BlockId]:
         return self._releasing.get(request) or self._blocks.of_request(request)
+
+
+def _failure(outcome: JobOutcome | None) -> str:
+    """Why a sparse prefill failed, in the words of a fallback's reason."""
+    problem = outcome.problem if outcome else None
+    if problem and problem.startswith("integrity check failed"):
+        return problem
+    return "the sparse prefill failed; see the server's log"

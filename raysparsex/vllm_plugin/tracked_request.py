@@ -9,6 +9,7 @@ from raysparsex.config import ReuseMode, ReuseParams, parse_request
 from raysparsex.errors import InvalidRequest
 from raysparsex.ids import RequestId, TrustSalt
 from raysparsex.plan.reuse_plan import ReusePlan
+from raysparsex.vllm_plugin.metadata import JobOutcome
 from raysparsex.vllm_plugin.prompt_segments import PromptSegments
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class TrackedRequest:
     loading: bool = False
     """The job is with the workers."""
     prompt: PromptSegments | None = None
+    outcome: JobOutcome | None = None
+    """What became of the job, once it ended."""
     written_blocks: int | None = None
     """Blocks, from the first, whose depth is accounted for; None until it has blocks."""
 
@@ -45,6 +48,11 @@ class TrackedRequest:
     def depth(self) -> int:
         """Depth of what the request computes."""
         return self.plan.depth if self.plan else self.prefix_depth
+
+    @property
+    def leaves_nothing(self) -> bool:
+        """`publish: false`: no other request may find anything of it."""
+        return self.params.publish is False
 
     @property
     def prompt_is_computed(self) -> bool:
@@ -75,7 +83,7 @@ def tracked_request(request: Request, default_mode: ReuseMode) -> TrackedRequest
         unfit, params = unfit or f"invalid parameters: {problem}", ReuseParams()
     mode = params.reuse or default_mode
     if unfit is None:
-        publishes = mode is not ReuseMode.OFF
+        publishes = mode is not ReuseMode.OFF and params.publish is not False
         return TrackedRequest(request, mode, params, salt, publishes=publishes)
     fallback = unfit if mode is ReuseMode.SPARSE else None
     mode = ReuseMode.OFF if mode is ReuseMode.OFF else ReuseMode.EXACT

@@ -42,6 +42,11 @@ class HostCopies:
         tensor.record_stream(self._stream)
         return host
 
+    @property
+    def are_done_at_once(self) -> bool:
+        """Whether a copy is complete when `to_host` returns."""
+        return self._stream is None
+
     def wait(self) -> None:
         """Return when every copy issued so far is complete."""
         if self._stream is not None:
@@ -104,6 +109,11 @@ class AlignedLoader:
         kv = kv.to(self._model.device)
         aligner = self._model.layers[layer].aligner
         return aligner.apply(kv[0], self._rotation(layer)), kv[1]
+
+    def values(self, layer: int) -> torch.Tensor:
+        """[R, G, D]: the stored values alone, on the model's device."""
+        parts = [source.kv[layer, 1, source.rows] for source in self._sources]
+        return torch.cat(parts).to(self._model.device)
 
     def _rotation(self, layer: int) -> Rotation:
         """Layers that share an aligner share its angles."""

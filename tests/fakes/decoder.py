@@ -107,6 +107,9 @@ class FakeDecoder:
         self.maximised.append(tensor.clone())
         return tensor
 
+    def gather_over_ranks(self, tensor_TF: torch.Tensor) -> torch.Tensor:
+        return tensor_TF
+
     # ---- for tests ------------------------------------------------------------------------------
 
     def prefill(self, tokens: torch.Tensor, first: int = 0) -> HiddenState:

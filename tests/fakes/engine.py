@@ -15,6 +15,7 @@ import numpy as np
 
 from raysparsex.config import ReuseSettings, parse_settings
 from raysparsex.ids import BlockId, ModelFingerprint, RequestId
+from raysparsex.plan.compute_share import LayerShape
 from raysparsex.vllm_plugin.engine_facts import EngineFacts
 from raysparsex.vllm_plugin.metadata import StepOrders
 from raysparsex.vllm_plugin.reuse_report import ReuseReport
@@ -98,7 +99,7 @@ class FakeEngine:
         facts = EngineFacts(
             fingerprint=ModelFingerprint("model"),
             special_tokens=np.array([1, 2], dtype=np.int64),
-            layers=8,
+            shape=LayerShape(8, 0.2),
             block_size=block,
             bytes_per_token=bytes_per_token,
         )

@@ -18,7 +18,10 @@ from raysparsex.config import (
 from raysparsex.errors import InvalidConfig, InvalidRequest, RaySparseXError
 from raysparsex.sparse.token_select import SELECTORS
 
-SELECTOR_NAMES = "'two_step', 'sparse_q', 'random', 'none', 'all'"
+SELECTOR_NAMES = (
+    "'two_step', 'sparse_q', 'kv_deviation', 'boundary', 'query_two_stage', "
+    "'mass_and_deviation', 'random', 'none', 'all'"
+)
 
 
 def refusal(params: Any) -> InvalidRequest:
@@ -95,7 +98,7 @@ def test_an_unknown_parameter_is_refused_and_the_known_ones_are_listed() -> None
     problem = refusal({"bugdet": 0.1})
     assert problem.field == "kv_transfer_params.bugdet"
     assert problem.problem == "unknown key"
-    assert problem.allowed == "reuse, budget, full_layers, selector, segments"
+    assert problem.allowed == "reuse, budget, full_layers, selector, suspects, publish, segments"
 
 
 @pytest.mark.parametrize("params", ["sparse", [1], 7], ids=str)
@@ -110,7 +113,7 @@ def test_settings_default_to_values_that_fit_together() -> None:
 def test_an_unknown_section_and_an_unknown_setting_are_refused_by_name() -> None:
     with pytest.raises(InvalidConfig) as caught:
         parse_settings({"stroe": {}})
-    assert (caught.value.field, caught.value.allowed) == ("stroe", "segment, reuse, store, slice")
+    assert (caught.value.field, caught.value.allowed) == ("stroe", "segment, reuse, store, slice, gate")
     with pytest.raises(InvalidConfig) as caught:
         parse_settings({"segment": {"minimum": 3}})
     assert caught.value.field == "segment.minimum"

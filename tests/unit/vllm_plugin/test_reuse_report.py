@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysparsex.config import ReuseMode, SelectorName
+from raysparsex.plan.compute_share import LayerShape
+from raysparsex.plan.correction import Correction
 from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.vllm_plugin.counters import ReuseCounters
+from raysparsex.vllm_plugin.metadata import JobOutcome
 from raysparsex.vllm_plugin.reuse_report import plain_report, sparse_report
 from tests.fakes.segments import span
 
@@ -17,10 +20,9 @@ PLAN = ReusePlan(
     prompt_tokens=1000,
     prefix_tokens=128,
     reused=(span(200, 500), span(500, 600), span(700, 800)),
-    full_layers=3,
-    selector=SelectorName.TWO_STEP,
-    budget=0.1,
+    correction=Correction(SelectorName.TWO_STEP, budget=0.1, full_layers=3, suspects=None),
 )
+SHAPE = LayerShape(layers=8, projection_share=0.25)
 FIELDS = {
     "mode",
     "prompt_tokens",
@@ -28,21 +30,31 @@ FIELDS = {
     "reused_tokens",
     "recomputed_tokens",
     "new_tokens",
+    "suspects",
     "full_layers",
+    "selector",
+    "budget",
+    "compute_share",
     "segments",
     "fallback",
 }
 
 
 def test_a_sparse_report_tells_the_plan() -> None:
-    assert sparse_report(PLAN).as_params()["reuse"] == {
+    outcome = JobOutcome(suspects=200, recomputed=40)
+    assert sparse_report(PLAN, outcome, SHAPE).as_params()["reuse"] == {
         "mode": "sparse",
         "prompt_tokens": 1000,
         "prefix_tokens": 128,
         "reused_tokens": 500,
-        "recomputed_tokens": 50,
+        "recomputed_tokens": 40,
         "new_tokens": 372,
+        "suspects": 200,
         "full_layers": 3,
+        "selector": "two_step",
+        "budget": 0.1,
+        # (572 x 3 + 572 / 4) + 412 x (4 + 1 / 4), of 872 x 8
+        "compute_share": 0.5175,
         "segments": 3,
         "fallback": None,
     }
@@ -55,7 +67,7 @@ def test_a_plain_report_calls_everything_behind_the_prefix_new() -> None:
 
 
 def test_reports_have_the_documented_fields_and_travel_as_json() -> None:
-    for report in (sparse_report(PLAN), plain_report(ReuseMode.OFF, 10, 0, None)):
+    for report in (sparse_report(PLAN, None, SHAPE), plain_report(ReuseMode.OFF, 10, 0, None)):
         params = report.as_params()
         assert set(params["reuse"]) == FIELDS
         assert json.loads(json.dumps(params)) == params
@@ -73,7 +85,7 @@ def test_prompt_is_prefix_and_reused_and_new(prompt: int, data: st.DataObject) -
 def test_counters_add_reports_up_and_start_again_when_taken() -> None:
     counters = ReuseCounters()
     assert counters.is_empty()
-    counters.count_report(sparse_report(PLAN))
+    counters.count_report(sparse_report(PLAN, None, SHAPE))
     counters.count_report(plain_report(ReuseMode.EXACT, 100, 64, None))
     counters.fallbacks["why"] += 1
     counters.published_tokens += 5

@@ -10,7 +10,7 @@ import pytest
 
 from raysparsex.config import ReuseMode, SelectorName
 from raysparsex.ids import RequestId
-from raysparsex.vllm_plugin.request_planner import default_full_layers
+from raysparsex.plan.correction import safe_correction
 from raysparsex.vllm_plugin.reuse_report import ReuseReport
 from tests.fakes.engine import BLOCK, FakeEngine
 from tests.fakes.segments import random_tokens
@@ -394,7 +394,7 @@ def test_full_layers_are_those_asked_for_or_a_share_of_the_depth(
 
 @pytest.mark.parametrize(("layers", "full"), [(1, 1), (2, 1), (4, 2), (7, 4), (8, 4), (32, 16)])
 def test_the_default_of_full_layers_is_half(layers: int, full: int) -> None:
-    assert default_full_layers(layers) == full
+    assert safe_correction(layers).full_layers == full
 
 
 def test_the_servers_settings_serve_requests_that_do_not_say() -> None:

@@ -1,0 +1,130 @@
+"""Which reused tokens of a prefill are suspects, and what its end teaches about that.
+
+Binds `sparse.sensitivity` to segments: what was seen of a segment's tokens is kept beside its KV,
+two bytes a token, and goes with it. Equal on all ranks, since everything it is fed with is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from raysparsex.ids import SegmentId
+from raysparsex.segment.coverage import ReusedSpan
+from raysparsex.sparse.sensitivity import (
+    ContextSensitivity,
+    FittedSensitivity,
+    raised,
+    sampled,
+    suspects,
+)
+
+EXPLORED = 0.02
+"""Share of the other tokens that are suspects at random."""
+FADING = 0.9
+"""What was seen of a token counts this much less at each later reuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """The suspects of one prefill, and what is needed to learn from it."""
+
+    suspects_R: torch.Tensor
+    full_layers: int
+    spans: Sequence[ReusedSpan]
+    features_RF: torch.Tensor
+    predicted_R: torch.Tensor | None
+    seed: int
+
+
+class SuspectFinder:
+    """One engine rank's knowledge of context sensitivity."""
+
+    def __init__(self, fitted: Mapping[int, FittedSensitivity]) -> None:
+        self._fitted = dict(fitted)
+        self._models: dict[int, ContextSensitivity] = {}
+        self._seen: dict[SegmentId, _Seen] = {}
+
+    def find(
+        self,
+        share: float | None,
+        full_layers: int,
+        spans: Sequence[ReusedSpan],
+        features_RF: torch.Tensor,
+        seed: int,
+    ) -> Suspicion:
+        """Suspects among the reused tokens; `share` None: as many as were found to be needed."""
+        model = self._model(full_layers, features_RF.shape[1])
+        predicted_R = model.predict(features_RF)
+        share = model.share() if share is None else share
+        everyone = torch.ones(len(features_RF), dtype=torch.bool, device=features_RF.device)
+        if share < 1:
+            seen_R = self._seen_of(spans, full_layers).to(features_RF.device)
+            everyone = suspects(raised(predicted_R, seen_R), share, EXPLORED, seed)
+        return Suspicion(everyone, full_layers, spans, features_RF, predicted_R, seed)
+
+    def learn(self, suspicion: Suspicion, deviation_S: torch.Tensor) -> None:
+        """The suspects' K and V changed by so much at L*."""
+        model = self._model(suspicion.full_layers, suspicion.features_RF.shape[1])
+        mask_R = suspicion.suspects_R
+        if suspicion.predicted_R is not None and bool(mask_R.all()):
+            model.place(suspicion.predicted_R, deviation_S)
+        rows = sampled(len(deviation_S), suspicion.seed).to(deviation_S.device)
+        model.learn(suspicion.features_RF[mask_R][rows], deviation_S[rows])
+        change_R = torch.full((len(mask_R),), float("nan"))
+        change_R[mask_R.cpu()] = deviation_S.float().cpu()
+        self._see(suspicion, change_R)
+
+    def forget(self, segment: SegmentId) -> None:
+        """The segment leaves the store, or is replaced; an unknown one is fine."""
+        self._seen.pop(segment, None)
+
+    def fitted(self) -> dict[int, FittedSensitivity]:
+        """What was learned, by number of full layers."""
+        return {layers: found for layers, m in self._models.items() if (found := m.fitted)}
+
+    def _model(self, full_layers: int, features: int) -> ContextSensitivity:
+        if full_layers not in self._models:
+            model = ContextSensitivity(features, self._fitted.get(full_layers))
+            self._models[full_layers] = model
+        return self._models[full_layers]
+
+    def _seen_of(self, spans: Sequence[ReusedSpan], full_layers: int) -> torch.Tensor:
+        parts = []
+        for span in spans:
+            part = torch.full((span.end - span.start,), float("nan"))
+            seen = self._seen.get(span.segment)
+            if seen is not None and seen.full_layers == full_layers:
+                known = seen.change[span.offset : span.offset + len(part)]
+                part[: len(known)] = known.float()
+            parts.append(part)
+        return torch.cat(parts)
+
+    def _see(self, suspicion: Suspicion, change_R: torch.Tensor) -> None:
+        start = 0
+        for span in suspicion.spans:
+            count = span.end - span.start
+            seen = self._seen.get(span.segment)
+            if seen is None or seen.full_layers != suspicion.full_layers:
+                seen = _Seen(suspicion.full_layers, torch.empty(0, dtype=torch.float16))
+            self._seen[span.segment] = seen.with_rows(span.offset, change_R[start : start + count])
+            start += count
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Change of a segment's tokens at L*, fading; NaN: never seen. As long as was seen so far."""
+
+    full_layers: int
+    change: torch.Tensor
+
+    def with_rows(self, first: int, change: torch.Tensor) -> _Seen:
+        """With a newer observation of tokens [first, first + len(change))."""
+        missing = max(0, first + len(change) - len(self.change))
+        seen = torch.nn.functional.pad(self.change, (0, missing), value=float("nan"))
+        rows = slice(first, first + len(change))
+        largest = torch.finfo(torch.float16).max
+        seen[rows] = torch.fmax(seen[rows].float() * FADING, change).clamp(max=largest).half()
+        return _Seen(self.full_layers, seen)
