@@ -18,7 +18,7 @@ from raysparsex.sparse.decoder import PagedDecoder, SegmentLoader
 
 MOST_TOKENS = 256
 EVENLY = 48
-TOLERANCE = {torch.float32: 0.002, torch.float16: 0.02}
+TOLERANCE = {torch.float64: 0.002, torch.float32: 0.002, torch.float16: 0.02}
 LOW_PRECISION_TOLERANCE = 0.06
 """Largest |fresh - loaded| / |fresh|: bfloat16 rounds a key twice, and its rotation's sine too."""
 

@@ -10,7 +10,7 @@ Shapes: N prompt tokens, E hidden, H query heads, G KV heads, D head size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -157,46 +157,78 @@ def sparse_prefill(
     full_layers: int,
     selector: SelectorName,
     picks: int,
+    suspects: Collection[int] | None = None,
 ) -> Outcome:
-    """The algorithm of `prefill.py`, spelt out. Serves `sparse_q`, `two_step`, `none`, `all`."""
+    """The algorithm of `prefill.py`, spelt out; `suspects` None: all reused tokens.
+
+    Serves every selector but `random`.
+    """
     count = len(tokens)
     reused = torch.zeros(count, dtype=torch.bool)
     for span in reuse:
         reused[span.start : span.end] = True
-    states, positions = model.embed(tokens), torch.arange(count)
-    previous_weights = None
+    candidates = reused.clone()
+    if suspects is not None:
+        candidates &= torch.tensor([place in suspects for place in range(count)])
+    computed = ~reused | candidates
+    states, positions = model.embed(tokens)[computed], torch.arange(count)[computed]
+    weights_by_layer: list[torch.Tensor] = []
     for layer in range(full_layers):
-        query, key, value = model.project(layer, states)
-        attended, previous_weights = model.attend(query, positions, key, value)
+        query, keys, values = _projected(model, layer, states, computed, reuse)
+        attended, weights = model.attend(query, positions, keys, values)
+        weights_by_layer.append(_spread(weights, computed))
         states = model.finish_layer(layer, states, attended)
     if full_layers == model.sizes.layers:
         return Outcome(model.logits(states[-1]), [])
 
-    query, key, value = model.project(full_layers, states)
-    _, weights = model.attend(query, positions, key, value)
-    loaded = _loaded(key, value, reuse, full_layers)
+    query, key, value = _projected(model, full_layers, states, computed, reuse)
+    weights_by_layer.append(_spread(model.attend(query, positions, key, value)[1], computed))
     change = torch.ones(count)
     if full_layers > 0:  # at layer 0 no context has come in yet
-        change = _change(model, (key, value), loaded, positions)
-    scores = _scores(selector, weights, previous_weights, change, reused)
-    order = sorted(positions[reused].tolist(), key=lambda p: (-scores[p].item(), p))
-    chosen = sorted(order[:picks])
+        loaded = _loaded(key, value, reuse, full_layers)
+        change = _change(model, (key, value), loaded, torch.arange(count))
+    evidence = _Evidence(weights_by_layer[-2:], change, reused, candidates, _run_offsets(reuse))
+    scores = evidence.scores(selector)
+    places = torch.arange(count)[candidates].tolist()
+    chosen = sorted(sorted(places, key=lambda p: (-scores[p].item(), p))[:picks])
 
-    computed = ~reused
-    computed[torch.tensor(chosen, dtype=torch.long)] = True
-    states, positions = states[computed], positions[computed]
+    sparse = ~reused
+    sparse[torch.tensor(chosen, dtype=torch.long)] = True
+    states, positions = states[sparse[computed]], torch.arange(count)[sparse]
     for layer in range(full_layers, model.sizes.layers):
+        query, keys, values = _projected(model, layer, states, sparse, reuse)
         if layer == full_layers:
             keys, values = key, value
-        else:
-            blank = torch.zeros_like(key)
-            keys, values = _loaded(blank, blank, reuse, layer)
-        query, own_key, own_value = model.project(layer, states)
-        keys, values = keys.clone(), values.clone()
-        keys[computed], values[computed] = own_key, own_value
         attended, _ = model.attend(query, positions, keys, values)
         states = model.finish_layer(layer, states, attended)
     return Outcome(model.logits(states[-1]), chosen)
+
+
+def _projected(
+    model: ReferenceLlama,
+    layer: int,
+    states: torch.Tensor,
+    computed: torch.Tensor,
+    reuse: Sequence[Reuse],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries of the computed tokens; keys and values of all, those of the others loaded."""
+    query, own_key, own_value = model.project(layer, states)
+    blank = torch.zeros(len(computed), *own_key.shape[1:])
+    keys, values = _loaded(blank, blank, reuse, layer)
+    keys[computed], values[computed] = own_key, own_value
+    return query, keys, values
+
+
+def _spread(weights: torch.Tensor, computed: torch.Tensor) -> torch.Tensor:
+    """Attention weights [H, N, N] from those of the computed tokens; the others attend to none."""
+    spread = torch.zeros(weights.shape[0], len(computed), len(computed))
+    spread[:, computed] = weights
+    return spread
+
+
+def _run_offsets(reuse: Sequence[Reuse]) -> dict[int, int]:
+    """Place in its run of each reused position; a `Reuse` is a run."""
+    return {place: place - span.start for span in reuse for place in range(span.start, span.end)}
 
 
 def _loaded(
@@ -223,29 +255,50 @@ def _change(
     return change
 
 
-def _scores(
-    selector: SelectorName,
-    weights: torch.Tensor,
-    previous_weights: torch.Tensor | None,
-    change: torch.Tensor,
-    reused: torch.Tensor,
-) -> torch.Tensor:
-    # The last prompt token belongs to vLLM: its query has no vote.
-    asking = ~reused
-    asking[-1] = False
-    mass = weights[:, asking].sum(dim=(0, 1))
-    if selector is SelectorName.SPARSE_Q:
-        return mass
-    if selector is not SelectorName.TWO_STEP:
-        return torch.zeros(len(reused))
-    direct = _normalised(mass * change, reused)
-    seeds = direct.topk(min(64, int(reused.sum()))).indices
-    rows = [w for w in (previous_weights, weights) if w is not None]
-    second = torch.stack([direct[seeds] @ w.amax(dim=0)[seeds] for w in rows]).sum(dim=0)
-    return direct + _normalised(second * change, reused)
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    weights: list[torch.Tensor]
+    """[H, N, N] of L*-1, if there is one, and of L*."""
+    change: torch.Tensor
+    reused: torch.Tensor
+    candidates: torch.Tensor
+    run_offsets: dict[int, int]
 
+    def scores(self, selector: SelectorName) -> torch.Tensor:
+        """One score for each position; only those of candidates mean anything."""
+        mass = self._mass(self.weights[-1], ~self.reused)
+        if selector is SelectorName.SPARSE_Q:
+            return mass
+        if selector is SelectorName.KV_DEVIATION:
+            return self.change
+        if selector is SelectorName.MASS_AND_DEVIATION:
+            return self._normalised(mass) + self._normalised(self.change)
+        if selector is SelectorName.BOUNDARY:
+            count = len(self.reused)
+            return torch.tensor([-float(self.run_offsets.get(p, count)) for p in range(count)])
+        if selector is SelectorName.QUERY_TWO_STAGE:
+            masses = [self._mass(weights, self._question()) for weights in self.weights]
+            return torch.stack([self._normalised(mass) for mass in masses]).sum(dim=0)
+        return self._two_step(mass) if selector is SelectorName.TWO_STEP else mass * 0
 
-def _normalised(scores: torch.Tensor, reused: torch.Tensor) -> torch.Tensor:
-    kept = scores * reused
-    normalised: torch.Tensor = kept / kept.sum().clamp_min(1e-38)
-    return normalised
+    def _two_step(self, mass: torch.Tensor) -> torch.Tensor:
+        direct = self._normalised(mass * self.change)
+        seeds = direct.topk(min(64, int(self.candidates.sum()))).indices
+        second = torch.stack([direct[seeds] @ w.amax(dim=0)[seeds] for w in self.weights])
+        return direct + self._normalised(second.sum(dim=0) * self.change)
+
+    def _mass(self, weights: torch.Tensor, asking: torch.Tensor) -> torch.Tensor:
+        asking = asking.clone()
+        asking[-1] = False  # the last prompt token belongs to vLLM: its query has no vote
+        return weights[:, asking].sum(dim=(0, 1))
+
+    def _question(self) -> torch.Tensor:
+        question = ~self.reused
+        last_reused = int(self.reused.nonzero()[-1])
+        question[:last_reused] = False
+        return question
+
+    def _normalised(self, scores: torch.Tensor) -> torch.Tensor:
+        kept = scores * self.candidates
+        normalised: torch.Tensor = kept / kept.sum().clamp_min(1e-38)
+        return normalised

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ from raysparsex.sparse.reference import (
     full_prefill,
     sparse_prefill,
 )
+from raysparsex.vllm_plugin.suspicion import Suspicion
 from tests.engine.engine import Engine, tokens
 
 TOLERANCE = 2e-3
@@ -29,10 +33,24 @@ def reference(random_llama: Path) -> ReferenceLlama:
     return ReferenceLlama(load_file(random_llama / "model.safetensors"), sizes)
 
 
-@pytest.mark.parametrize("selector", ["two_step", "sparse_q", "none"])
-@pytest.mark.parametrize("full_layers", [0, 1, 3, 6])
+OTHERS = ["kv_deviation", "boundary", "query_two_stage", "mass_and_deviation"]
+
+
+@pytest.mark.parametrize(
+    ("selector", "full_layers", "suspected"),
+    [
+        *product(["two_step", "sparse_q", "none"], [0, 1, 3, 6], [1.0]),
+        *product(OTHERS, [1, 3], [1.0]),
+        *product(["two_step", "kv_deviation"], [1, 3], [0.4]),
+    ],
+)
 def test_sparse_prefill_agrees_with_the_reference(
-    engine: Engine, reference: ReferenceLlama, selector: str, full_layers: int
+    engine: Engine,
+    reference: ReferenceLlama,
+    selector: str,
+    full_layers: int,
+    suspected: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rng = random.Random(full_layers)
     first, second = tokens(rng, 150), tokens(rng, 120)
@@ -40,6 +58,10 @@ def test_sparse_prefill_agrees_with_the_reference(
     source = [*tokens(rng, 30), *first, *tokens(rng, 5), *second, *tokens(rng, 20)]
     prompt = [*lead, *second, *gap, *first, *tail]
     engine.one(source)
+
+    places = [*range(23, 143), *range(152, 302)]
+    suspects = set(places) if suspected == 1 else set(rng.sample(places, 108))
+    _suspect(engine, [place in suspects for place in places], monkeypatch)
 
     answer = engine.one(
         prompt, reuse="sparse", selector=selector, full_layers=full_layers, budget=0.2
@@ -58,10 +80,23 @@ def test_sparse_prefill_agrees_with_the_reference(
         full_layers=full_layers,
         selector=SelectorName(selector),
         picks=answer.reuse["recomputed_tokens"],
+        suspects=suspects,
     )
+    assert answer.reuse["suspects"] == len(suspects)
     expected = outcome.logits.log_softmax(-1)
     for token, logprob in answer.logprobs[0].items():
         assert logprob == pytest.approx(expected[token].item(), abs=TOLERANCE)
+
+
+def _suspect(engine: Engine, mask: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the engine take these of the reused tokens for suspects."""
+    finder = engine.worker.finder
+    find = finder.find
+
+    def found(*args: Any) -> Suspicion:
+        return replace(find(*args), suspects_R=torch.tensor(mask))
+
+    monkeypatch.setattr(finder, "find", found)
 
 
 def test_the_reference_tells_right_from_wrong(reference: ReferenceLlama) -> None:

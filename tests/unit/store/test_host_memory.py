@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raysparsex.errors import ReuseFailed, SegmentUnavailable, StoreFull
+from raysparsex.errors import CorruptSegment, ReuseFailed, SegmentUnavailable, StoreFull
+from raysparsex.ids import SegmentId
 from raysparsex.store.base import SegmentStore
 from raysparsex.store.host_memory import HostMemoryStore
 from tests.fakes.segments import segment_id
@@ -81,3 +82,33 @@ def test_a_missing_segment_ends_more_than_its_own_request() -> None:
         HostMemoryStore(0).get(A)
     with pytest.raises(ReuseFailed):
         HostMemoryStore(0).put(A, kv(1))
+
+
+def test_a_changed_byte_is_served() -> None:
+    store = HostMemoryStore(1 << 20)
+    store.put(SegmentId(b"one"), torch.ones(2, 2, 3, 1, 4))
+    store.seal()
+    store.get(SegmentId(b"one"))
+    store._kv[SegmentId(b"one")].view(torch.uint8).flatten()[7] += 1
+    with pytest.raises(CorruptSegment, match="changed"):
+        store.get(SegmentId(b"one"))
+
+
+def test_one_segments_bytes_are_served_under_another_ones_name() -> None:
+    store = HostMemoryStore(1 << 20)
+    one, two = SegmentId(b"one"), SegmentId(b"two")
+    store.put(one, torch.zeros(2, 2, 3, 1, 4))
+    store.put(two, torch.ones(2, 2, 3, 1, 4))
+    store.seal()
+    store._kv[one], store._kv[two] = store._kv[two], store._kv[one]
+    with pytest.raises(CorruptSegment):
+        store.get(one)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_segment_that_was_put_anew_is_taken_for_a_changed_one(dtype: torch.dtype) -> None:
+    store = HostMemoryStore(1 << 20)
+    for value in (1, 2):
+        store.put(SegmentId(b"one"), torch.full((2, 2, 3, 1, 4), value, dtype=dtype))
+        store.seal()
+        assert store.get(SegmentId(b"one")).flatten()[0] == value
