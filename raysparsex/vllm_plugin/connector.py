@@ -31,6 +31,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 from raysparsex.config import ReuseSettings, parse_settings
 from raysparsex.ids import BlockId, ModelFingerprint, RequestId
 from raysparsex.plan.compute_share import LayerShape
+from raysparsex.vllm_plugin.calibrated import Calibrated, calibrated, tell
 from raysparsex.vllm_plugin.compat import refuse_unsupported
 from raysparsex.vllm_plugin.engine_facts import EngineFacts
 from raysparsex.vllm_plugin.metadata import JobOutcomes, StepOrders
@@ -62,6 +63,7 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
         # the policy after it has created the connector.
         transfer.kv_load_failure_policy = "recompute"
         self._settings = parse_settings(transfer.kv_connector_extra_config)
+        self._calibrated = calibrated(vllm_config, self._settings)
         self._scheduler: SchedulerHalf | None = None
         self._worker: WorkerHalf | None = None
         self._told_gauges: dict[str, int] = {}
@@ -90,7 +92,8 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
     def bind_kv_cache_manager(self, kv_cache_manager: KVCacheManager) -> None:
         """vLLM's block manager exists now, which the scheduler half looks into."""
         super().bind_kv_cache_manager(kv_cache_manager)
-        facts = _engine_facts(self._vllm_config, self._kv_cache_config)
+        tell(self._calibrated, self._vllm_config)
+        facts = _engine_facts(self._vllm_config, self._kv_cache_config, self._calibrated)
         self._scheduler = SchedulerHalf(self._settings, facts, ManagedBlocks(kv_cache_manager))
 
     def on_new_request(self, request: Request) -> None:
@@ -159,7 +162,7 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
 
     def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
         """See `WorkerHalf.open`."""
-        self.worker.open(kv_caches, self._settings, {})
+        self.worker.open(kv_caches, self._settings, self._calibrated.fitted)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         """See `WorkerHalf.start_step`; vLLM calls it after the step's own forward."""
@@ -255,7 +258,9 @@ class ManagedBlocks:
         return int(self._manager.block_pool.get_num_free_blocks())
 
 
-def _engine_facts(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig) -> EngineFacts:
+def _engine_facts(
+    vllm_config: VllmConfig, kv_cache_config: KVCacheConfig, known: Calibrated
+) -> EngineFacts:
     group = kv_cache_config.kv_cache_groups[0]
     spec = group.kv_cache_spec
     layers = len(group.layer_names)
@@ -265,6 +270,9 @@ def _engine_facts(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig) -> En
         shape=LayerShape(layers, _projection_share(vllm_config)),
         block_size=spec.block_size,
         bytes_per_token=layers * spec.page_size_bytes // spec.block_size,
+        correction=known.correction,
+        calibrated=known.bounds,
+        unfit=known.unfit,
     )
 
 
