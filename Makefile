@@ -1,7 +1,7 @@
 # The same commands here and in CI. `make setup` skips what is done.
 # ARGS goes to the program behind a target: make bench ARGS="--quick", make test ARGS="-k ledger".
 
-.PHONY: setup serve demo test check bench train
+.PHONY: setup serve demo test check bench bench-quality calibrate train
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -31,6 +31,12 @@ check: setup
 
 bench: setup
 	$(PYTHON) -m benchmarks.ttft $(ARGS)
+
+bench-quality: setup
+	@exec $(PYTHON) -m benchmarks.quality $(ARGS)
+
+calibrate: setup
+	@exec $(PYTHON) -m raysparsex.cli calibrate $(ARGS)
 
 train: setup
 	$(PYTHON) -m training.train $(ARGS)

@@ -81,6 +81,7 @@ def engine_kwargs(settings: Settings, on_gpu: bool) -> dict[str, Any]:
         "enforce_eager": _eager(settings, on_gpu),
         "enable_prefix_caching": True,
         "enable_prompt_tokens_details": True,
+        "scheduling_policy": "priority",  # checks of reuse come behind the users' requests
         **_kv_transfer(settings),
     }
 

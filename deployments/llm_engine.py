@@ -1,29 +1,46 @@
-"""vLLM's engine as a deployment runs it: started with facts kept, outputs noted as they pass.
+"""vLLM's engine as a deployment runs it: with a gate before it, facts kept, outputs noted.
 
-The only deployment module that imports vllm. What it notes is put into responses elsewhere.
+The only deployment module that imports vllm. What the gate does is decided in `gatekeeper.py`, and
+what is noted is put into responses elsewhere.
 """
 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
+from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 from vllm.v1.metrics.stats import SchedulerStats
 
+from raysparsex.config import parse_settings
+from raysparsex.gate.compare import Answer
+from raysparsex.gate.levels import OwnCorrection, exactly, without_traces
+from raysparsex.vllm_plugin.calibrated import calibrated
+
+from .checked_answer import as_position
+from .gate_builder import build_gatekeeper
+from .gatekeeper import Gatekeeper, Shadow
 from .reuse_report import cached_tokens, note
 
 MOST_REPORTS = 1024
 REPORT_POLLS = 50
 REPORT_POLL_SECONDS = 0.005
+SHADOW = "raysparsex-shadow-"
+"""How the ids of shadow requests begin; those of users begin with `chatcmpl-` or `cmpl-`."""
+USERS_PRIORITY, SHADOWS_PRIORITY = 0, 1
+"""vLLM takes the lower number first, and preempts the higher one first."""
+QUIET_KV_USAGE = 0.8
 
 
 class EngineFacts(NamedTuple):
@@ -37,6 +54,8 @@ class EngineFacts(NamedTuple):
     """share of KV blocks that requests hold; blocks kept for their prefix alone are free"""
     connector: dict[str, Any] | None
     """the connector's own statistics, of the last step that changed them"""
+    gate: dict[str, Any]
+    """levels above normal by tenant, and counts since the start"""
 
 
 class LatestStats(StatLoggerBase):
@@ -78,38 +97,125 @@ class LatestStats(StatLoggerBase):
         """Nothing to log."""
 
 
+class UserMetrics(RayPrometheusStatLogger):
+    """vLLM's metrics, without the ended shadow requests.
+
+    Their tokens remain in the token counters, and their latencies in those of single tokens: vLLM
+    adds these up before it tells them.
+    """
+
+    def record(
+        self, scheduler_stats: SchedulerStats | None, iteration_stats: Any, *args: Any, **more: Any
+    ) -> None:
+        if iteration_stats is not None:
+            ended = iteration_stats.finished_requests
+            ended[:] = [one for one in ended if not str(one.request_id).startswith(SHADOW)]
+        super().record(scheduler_stats, iteration_stats, *args, **more)
+
+
 class ReuseLLM(AsyncLLM):
-    """AsyncLLM that notes each request's reuse and counts its cached tokens truthfully."""
+    """AsyncLLM behind the gate; notes each request's reuse and counts cached tokens truthfully."""
 
     stats: LatestStats
+    gatekeeper: Gatekeeper
+    _shadows = 0
+    """running"""
 
-    async def generate(self, *args: Any, **kwargs: Any) -> AsyncGenerator[RequestOutput, None]:
-        async with aclosing(super().generate(*args, **kwargs)) as outputs:
+    async def generate(
+        self, prompt: Any, sampling_params: SamplingParams, request_id: str, **more: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        # A client must not get ahead of others, nor behind the shadows.
+        more["priority"] = USERS_PRIORITY
+        gated = self.gatekeeper.admit(prompt, sampling_params, more.get("lora_request"))
+        sampling = gated.sampling if gated else sampling_params
+        async with aclosing(super().generate(prompt, sampling, request_id, **more)) as outputs:
             async for output in outputs:
                 if output.finished and output.kv_transfer_params is None:
                     output.kv_transfer_params = await self.stats.report_of(output.request_id)
+                if gated:
+                    gated.hear(output)
                 note(output.kv_transfer_params)
                 cached = cached_tokens(output.kv_transfer_params)
                 if cached is not None:
                     output.num_cached_tokens = cached
                 yield output
 
+    async def run_shadow(self, prompt: Any, params: dict[str, Any], tokens: int) -> Shadow:
+        """Run a prompt greedily behind all users, and tell what was likely."""
+        sampling = SamplingParams(
+            temperature=0.0,
+            max_tokens=tokens,
+            logprobs=self.gatekeeper.logprobs,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            extra_args={"kv_transfer_params": params},
+        )
+        # The prompt carries its user's arrival, from which vLLM would measure.
+        again = {name: value for name, value in prompt.items() if name != "arrival_time"}
+        request_id = f"{SHADOW}{uuid.uuid4().hex}"
+        self._shadows += 1
+        try:
+            answers = super().generate(again, sampling, request_id, priority=SHADOWS_PRIORITY)
+            async with aclosing(answers) as outputs:
+                (last,) = [output async for output in outputs]
+        finally:
+            self._shadows -= 1
+        return _shadow(last)
+
+    async def warm_up(self) -> None:
+        """Ask for log-probabilities once, before there are users.
+
+        Where vLLM compiles, it compiles them at their first use, which holds up all requests for
+        seconds; with checks, some user's request would be the first.
+        """
+        if not self.model_config.enforce_eager:
+            prompt = {"type": "token", "prompt_token_ids": [0]}
+            await self.run_shadow(prompt, without_traces(exactly({})), tokens=1)
+
+    def is_quiet(self) -> bool:
+        """Whether one more request would keep no user waiting."""
+        latest, most = self.stats.latest, self.scheduler_config.max_num_seqs
+        if self.get_num_unfinished_requests() == 0:
+            return True  # statistics are of the latest step, and aborts are no steps
+        waiting = latest.num_waiting_reqs + latest.num_skipped_waiting_reqs
+        roomy = latest.num_running_reqs <= most // 2 and latest.kv_cache_usage < QUIET_KV_USAGE
+        return bool(roomy and waiting == 0)
+
     def facts(self) -> EngineFacts:
         latest = self.stats.latest
         return EngineFacts(
-            unfinished=self.get_num_unfinished_requests(),
+            unfinished=self.get_num_unfinished_requests() - self._shadows,
             running=latest.num_running_reqs,
             waiting=latest.num_waiting_reqs + latest.num_skipped_waiting_reqs,
             kv_cache_usage=latest.kv_cache_usage,
             connector=self.stats.connector,
+            gate=self.gatekeeper.facts(),
         )
+
+    async def check_health(self) -> None:
+        """Ray Serve asks every ten seconds, which is as often as gauges must be set."""
+        self.gatekeeper.tell_levels()
+        await super().check_health()
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        keeper = getattr(self, "gatekeeper", None)  # missing if the start failed
+        if keeper is not None:
+            keeper.shadows.close()
+        super().shutdown(timeout)
+
+
+def _shadow(output: RequestOutput) -> Shadow:
+    (completion,) = output.outputs
+    positions = [as_position(entry or {}) for entry in completion.logprobs or ()]
+    report = (output.kv_transfer_params or {}).get("reuse") or {}
+    return Shadow(Answer(list(completion.token_ids), positions), report)
 
 
 def start_llm(config: VllmConfig, log_stats: bool) -> ReuseLLM:
     """Start the engine process. Metrics go to Ray's Prometheus endpoint."""
     _run_single_cpu_worker_in_engine_process(config)
     stats = LatestStats(config)
-    loggers: list[Any] = [RayPrometheusStatLogger] if log_stats else []
+    loggers: list[Any] = [UserMetrics] if log_stats else []
     llm = ReuseLLM(
         vllm_config=config,
         executor_class=Executor.get_class(config),
@@ -118,7 +224,26 @@ def start_llm(config: VllmConfig, log_stats: bool) -> ReuseLLM:
         stat_loggers=[*loggers, lambda *_: stats],
     )
     llm.stats = stats
+    llm.gatekeeper = _gatekeeper(llm)
     return llm
+
+
+def _gatekeeper(llm: ReuseLLM) -> Gatekeeper:
+    transfer, model = llm.vllm_config.kv_transfer_config, llm.model_config
+    settings = parse_settings(transfer.kv_connector_extra_config if transfer else {})
+    known = calibrated(llm.vllm_config, settings)
+    layers, own = model.hf_text_config.num_hidden_layers, None
+    if (correction := known.correction) is not None:
+        own = OwnCorrection(layers, correction.budget, correction.full_layers, correction.selector)
+    return build_gatekeeper(
+        settings,
+        layers=layers,
+        most_logprobs=model.max_logprobs,
+        is_quiet=llm.is_quiet,
+        run=llm.run_shadow,
+        target=known.target,
+        own=own,
+    )
 
 
 def _run_single_cpu_worker_in_engine_process(config: VllmConfig) -> None:

@@ -35,6 +35,7 @@ class ReuseEngine(VLLMEngine):
         await super().start()
         # Ray 2.60 asks vLLM for `openai_serving_tokenization`; vLLM 0.32 calls it otherwise.
         self._oai_serving_tokenization = self._app_state.serving_tokenization
+        await self._engine_client.warm_up()
 
     def _start_async_llm_engine(
         self, vllm_engine_args: Any, vllm_engine_config: Any, placement_group: Any

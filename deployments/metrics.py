@@ -1,4 +1,4 @@
-"""vLLM's, the plugin's and Ray Serve's metrics as one Prometheus page.
+"""vLLM's, the plugin's, the gate's and Ray Serve's metrics as one Prometheus page.
 
 Each Ray node has a metrics agent on a port of its own choosing; this gathers their pages, so that
 `/metrics` of the server is the one target to scrape. Agents refresh about every ten seconds.
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import aiohttp
 import ray
 
-WANTED = ("ray_vllm_", "ray_serve_")
+WANTED = ("ray_vllm_", "ray_serve_", "ray_raysparsex_")
 PATIENCE = aiohttp.ClientTimeout(total=5)
 
 

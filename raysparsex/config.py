@@ -40,6 +40,7 @@ class ReuseMode(StrEnum):
 class SelectorName(StrEnum):
     """The rules that pick which reused tokens are recomputed (`raysparsex.sparse.token_select`)."""
 
+    BALANCED = "balanced"
     TWO_STEP = "two_step"
     SPARSE_Q = "sparse_q"
     KV_DEVIATION = "kv_deviation"
@@ -80,13 +81,13 @@ class ReuseConfig(_Frozen):
 
     mode: ReuseMode = Field(default=ReuseMode.SPARSE, description="default reuse mode")
     selector: SelectorName | None = Field(
-        default=None, description="default selector; unset: the profile's, else two_step"
+        default=None, description="default selector; unset: the profile's, else balanced"
     )
     budget: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="share of reused tokens recomputed; unset: the profile's, else 0.15",
+        description="share of reused tokens recomputed; unset: the profile's, else 0.25",
     )
     full_layers: int | None = Field(
         default=None,
@@ -98,7 +99,7 @@ class ReuseConfig(_Frozen):
         ge=0,
         le=1,
         description="share of reused tokens that the full layers renew once their sensitivity is"
-        " known; unset: the profile's, else 1 (all)",
+        " known; unset: the profile's, else as found to be needed",
     )
     profile: str | None = Field(
         default=None,

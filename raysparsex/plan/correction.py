@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from raysparsex.config import SelectorName
 
-SAFE_BUDGET = 0.15
+SAFE_BUDGET = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Correction:
 def safe_correction(layers: int) -> Correction:
     """What an engine of so many layers uses without a profile.
 
-    Half of the depth: on the embedded model this keeps the accuracy of full prefill in every family
-    of questions, and 3 of its 8 layers lose some that need three steps (docs/selectors.md). Deep
-    models need a smaller share: calibrate them.
+    Half of the depth and a quarter of the tokens: on two small models that resolve their questions
+    at different depths this keeps the accuracy of full prefill, and less of either does not
+    (docs/selectors.md). Deep models need less: calibrate them.
     """
-    return Correction(SelectorName.TWO_STEP, SAFE_BUDGET, (layers + 1) // 2, None)
+    return Correction(SelectorName.BALANCED, SAFE_BUDGET, (layers + 1) // 2, None)

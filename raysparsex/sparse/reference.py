@@ -269,6 +269,8 @@ class _Evidence:
         mass = self._mass(self.weights[-1], ~self.reused)
         if selector is SelectorName.SPARSE_Q:
             return mass
+        if selector is SelectorName.BALANCED:
+            return self._balanced(mass)
         if selector is SelectorName.KV_DEVIATION:
             return self.change
         if selector is SelectorName.MASS_AND_DEVIATION:
@@ -286,6 +288,15 @@ class _Evidence:
         seeds = direct.topk(min(64, int(self.candidates.sum()))).indices
         second = torch.stack([direct[seeds] @ w.amax(dim=0)[seeds] for w in self.weights])
         return direct + self._normalised(second.sum(dim=0) * self.change)
+
+    def _balanced(self, mass: torch.Tensor) -> torch.Tensor:
+        places = self.candidates.nonzero().flatten().tolist()
+        best = torch.full((len(self.candidates),), -float(4 * len(places)))
+        for turn, scores in enumerate((self._two_step(mass), self.change)):
+            order = sorted(places, key=lambda p, s=scores: (-s[p].item(), p))  # type: ignore[misc]
+            for rank, place in enumerate(order):
+                best[place] = max(best[place].item(), -float(2 * rank + turn))
+        return best
 
     def _mass(self, weights: torch.Tensor, asking: torch.Tensor) -> torch.Tensor:
         asking = asking.clone()

@@ -31,11 +31,11 @@ WIDEST = 1024
 """More features than this are first projected, at random, to so many."""
 CHANGED_SHARE = 0.1
 """The tokens of a prefill that count as changed: those that changed most, this share."""
-RECALL = 0.97
+RECALL = 0.9
 """Share of the changed tokens that must be among the suspects."""
 FEWEST_CHANGED = 200
 """Changed tokens that must have been placed before the fit is relied on."""
-FEWEST_SUSPECTS = 0.1
+FEWEST_SUSPECTS = 0.2
 BINS = 50
 RIDGE = 1.0
 

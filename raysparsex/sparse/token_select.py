@@ -4,6 +4,7 @@ A selector turns evidence, gathered at the first sparse layer L*, into one score
 highest scores within the budget are recomputed. Definitions and figures: `docs/selectors.md`.
 
     name                score                                              source
+    balanced            two_step and kv_deviation in turns                 ours, default
     two_step            norm(p d) + norm(s2 d): also what the strongest    ours
                         tokens themselves depend on
     sparse_q            p: attention mass of the new tokens' queries       SparseX, arXiv 2606.01751
@@ -97,6 +98,21 @@ class TwoStep:
         return direct + _norm(evidence.attended_by(seeds, direct[seeds]) * deviation)
 
 
+class Balanced:
+    """Every other pick is two-step's, every other the most changed token.
+
+    Two-step needs a question whose attention at L* finds what it asks about. Where a model resolves
+    a question deeper than L*, it does not, and change alone is the better sign.
+    """
+
+    looks_back = True
+
+    def scores(self, evidence: Evidence, count: int) -> torch.Tensor:
+        """See `Selector.scores`."""
+        two_step = _ranks(TwoStep().scores(evidence, count))
+        return -torch.minimum(2 * two_step, 2 * _ranks(evidence.deviation()) + 1).float()
+
+
 class KVDeviation:
     """CacheBlend's rule, with its check layer at L*: what the new context changed most."""
 
@@ -159,6 +175,7 @@ class Uniform:
 
 
 SELECTORS: dict[SelectorName, Selector] = {
+    SelectorName.BALANCED: Balanced(),
     SelectorName.TWO_STEP: TwoStep(),
     SelectorName.SPARSE_Q: SparseQ(),
     SelectorName.KV_DEVIATION: KVDeviation(),
@@ -175,6 +192,14 @@ def strongest(scores: torch.Tensor, picks: int) -> torch.Tensor:
     """Indices of the `picks` highest of scores [S], ascending; ties go to the earlier token."""
     order = torch.sort(scores, descending=True, stable=True).indices
     return torch.sort(order[:picks]).values
+
+
+def _ranks(scores: torch.Tensor) -> torch.Tensor:
+    """Place of each in the order from the highest score down, int64; ties as in `strongest`."""
+    order = torch.sort(scores, descending=True, stable=True).indices
+    ranks = torch.empty_like(order)
+    ranks[order] = torch.arange(len(order), device=order.device)
+    return ranks
 
 
 def _norm(scores: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from raysparsex.calibration.lookup import Found, Unfit, profile_for
 from raysparsex.calibration.profile import Profile
 from raysparsex.config import ReuseSettings
+from raysparsex.gate.evidence import DriftTarget
 from raysparsex.plan.calibrated_bounds import CalibratedBounds
 from raysparsex.plan.correction import Correction
 from raysparsex.sparse.sensitivity import FittedSensitivity
@@ -28,6 +29,8 @@ class Calibrated:
     bounds: CalibratedBounds | None = None
     fitted: Mapping[int, FittedSensitivity] = field(default_factory=dict)
     """By number of full layers."""
+    target: DriftTarget | None = None
+    """The drift that was allowed."""
     unfit: str | None = None
     """Why there is a profile that must not be used."""
 
@@ -72,4 +75,5 @@ def _of(profile: Profile) -> Calibrated:
             depth=bounds.max_depth,
         ),
         fitted=fitted,
+        target=DriftTarget(profile.target.max_kl, profile.target.min_top1),
     )

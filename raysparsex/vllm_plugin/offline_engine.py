@@ -11,13 +11,17 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from raysparsex.calibration.drift import TOP, Answer
 from raysparsex.calibration.lookup import NO_PROFILE
+from raysparsex.calibration.profile import Sensitivity
 from raysparsex.errors import RaySparseXError, UnsupportedModel
+
+if TYPE_CHECKING:
+    from raysparsex.vllm_plugin.worker_half import WorkerHalf
 
 FITTED = -1
 """for vLLM: the model's own length, or the longest that fits into the KV cache"""
@@ -102,6 +106,27 @@ class OfflineEngine:
         self._settle()
         if not self._scheduler.reset_prefix_cache(reset_connector=True):
             raise RaySparseXError("the engine still holds blocks and cannot forget")
+
+    def sensitivity(self, full_layers: int) -> Sensitivity | None:
+        """What has been learned of which tokens a new context changes; None: too little."""
+        found = self._worker.finder.fitted().get(full_layers)
+        if found is None:
+            return None
+        return Sensitivity(full_layers=full_layers, weights=found.weights, places=found.places)
+
+    def fix_sensitivity(self) -> None:
+        """Learn no more of that; what was seen of single segments is dropped."""
+        from raysparsex.vllm_plugin.suspicion import SuspectFinder
+
+        self._worker.finder = SuspectFinder(self._worker.finder.fitted())
+
+    @property
+    def _worker(self) -> WorkerHalf:
+        from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+        connector: Any = get_kv_transfer_group()
+        worker: WorkerHalf = connector.worker
+        return worker
 
     def _settle(self) -> None:
         """Step until nothing is left to do, publishing included."""

@@ -203,7 +203,8 @@ class SchedulerHalf:
         self._note_written(tracked)
         self._depths.done(owner)
         report = self._report(tracked)
-        self.counters.count_report(report)
+        if not tracked.leaves_nothing:  # checks and measurements are nobody's traffic
+            self.counters.count_report(report)
         if tracked.has_stop_strings:
             self.counters.reports[owner] = report.as_params()
         if tracked.loading:

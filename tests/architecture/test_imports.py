@@ -27,6 +27,10 @@ OURS: dict[str, str] = {
     "raysparsex.sparse": f"{CORE} raysparsex.config raysparsex.sparse",
     "raysparsex.routing": f"{CORE} raysparsex.config raysparsex.segment raysparsex.registry"
     " raysparsex.routing",
+    "raysparsex.gate": f"{CORE} raysparsex.config raysparsex.gate",
+    "raysparsex.calibration": f"{CORE} raysparsex.config raysparsex.plan raysparsex.models"
+    " raysparsex.calibration",
+    "raysparsex.cli": "raysparsex",
     "raysparsex.models": "",
     "raysparsex.vllm_plugin": "raysparsex",
     "deployments": "deployments raysparsex",
@@ -45,7 +49,7 @@ MAY_USE = {
 """Foreign frameworks by part; none for the others."""
 
 PURE = ("raysparsex.segment", "raysparsex.registry", "raysparsex.plan", "raysparsex.ids",
-        "raysparsex.errors", "raysparsex.config")  # fmt: skip
+        "raysparsex.errors", "raysparsex.config", "raysparsex.gate")  # fmt: skip
 OUTSIDE = {
     "asyncio", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random",
     "requests", "secrets", "shutil", "socket", "subprocess", "tempfile", "threading", "time",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from raysparsex.config import SliceConfig
 from raysparsex.errors import SegmentUnavailable
-from tests.engine.engine import Engine, joined, tokens
+from raysparsex.ids import SegmentId
+from tests.engine.engine import Answer, Engine, joined, tokens
 
 SMALL_SLICES = SliceConfig(token_layers=256, chunk_tokens=256, idle_factor=1)
 
@@ -93,6 +96,76 @@ def test_a_damaged_record_gives_a_wrong_answer(engine: Engine, moved: list[int])
     assert answer.reuse["fallback"]
     assert answer.tokens == right.tokens
     store._bytes = sum(kv.nbytes for kv in store._kv.values())
+    engine.forget()
+
+
+def test_a_flipped_byte_gives_a_wrong_answer(engine: Engine, moved: list[int]) -> None:
+    right = engine.one(moved, reuse="off")
+    for segment in list(engine.worker._store._kv)[::5]:
+        bytes_of(engine, segment)[-100] ^= 1
+    assert_caught(engine, moved, right)
+
+
+def test_shuffled_entries_of_the_store_give_a_wrong_answer(
+    engine: Engine, moved: list[int]
+) -> None:
+    right = engine.one(moved, reuse="off")
+    held = engine.worker._store._kv
+    names = list(held)
+    for one, two in zip(names[::2], names[1::2], strict=False):
+        held[one], held[two] = held[two], held[one]
+    assert_caught(engine, moved, right)
+
+
+def test_entries_swapped_before_they_were_sealed_give_a_wrong_answer(
+    engine: Engine, moved: list[int]
+) -> None:
+    """The checksum then is that of the wrong bytes; the first layer's keys tell."""
+    right = engine.one(moved, reuse="off")
+    store = engine.worker._store
+    names = [name for name in store._kv if store._kv[name].shape[2] >= 16]
+    with torch.inference_mode():
+        for one, two in zip(names[::2], names[1::2], strict=False):
+            first, second = store._kv[one], store._kv[two]
+            count = min(first.shape[2], second.shape[2])
+            part = first[:, :, :count].clone()
+            first[:, :, :count] = second[:, :, :count]
+            second[:, :, :count] = part
+    store._unsealed |= set(names)
+    assert_caught(engine, moved, right)
+
+
+def test_keys_aligned_with_a_wrong_rope_base_give_a_wrong_answer(
+    engine: Engine, moved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = engine.one(moved, reuse="off")
+    for layer in engine.worker._model.layers:
+        monkeypatch.setattr(layer.aligner, "_inv_freq_F", layer.aligner._inv_freq_F * 0.9)
+    assert_caught(engine, moved, right)
+
+
+def test_a_record_with_a_wrong_base_position_gives_a_wrong_answer(
+    engine: Engine, moved: list[int]
+) -> None:
+    right = engine.one(moved, reuse="off")
+    records = engine.half.ledger._records
+    for name, record in list(records.items())[::3]:
+        records[name] = replace(record, base_position=record.base_position + 1)
+    assert_caught(engine, moved, right)
+
+
+def bytes_of(engine: Engine, segment: SegmentId) -> Any:
+    """A segment's stored bytes, to be changed."""
+    return engine.worker._store._kv[segment].view(torch.uint8).flatten()
+
+
+def assert_caught(engine: Engine, prompt: list[int], right: Answer) -> None:
+    """The wrong is found, told, answered rightly, and gone afterwards."""
+    answer = engine.one(prompt, budget=0.0, selector="none")
+    assert answer.reuse["fallback"].startswith("integrity check failed: ")
+    assert answer.reuse["reused_tokens"] == 0
+    assert answer.tokens == right.tokens
+    assert answer.logprobs[0] == pytest.approx(right.logprobs[0], abs=1e-4)
     engine.forget()
 
 

@@ -33,7 +33,7 @@ def reference(random_llama: Path) -> ReferenceLlama:
     return ReferenceLlama(load_file(random_llama / "model.safetensors"), sizes)
 
 
-OTHERS = ["kv_deviation", "boundary", "query_two_stage", "mass_and_deviation"]
+OTHERS = ["balanced", "kv_deviation", "boundary", "query_two_stage", "mass_and_deviation"]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ OTHERS = ["kv_deviation", "boundary", "query_two_stage", "mass_and_deviation"]
     [
         *product(["two_step", "sparse_q", "none"], [0, 1, 3, 6], [1.0]),
         *product(OTHERS, [1, 3], [1.0]),
-        *product(["two_step", "kv_deviation"], [1, 3], [0.4]),
+        *product(["two_step", "balanced"], [1, 3], [0.4]),
     ],
 )
 def test_sparse_prefill_agrees_with_the_reference(

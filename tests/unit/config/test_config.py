@@ -19,7 +19,7 @@ from raysparsex.errors import InvalidConfig, InvalidRequest, RaySparseXError
 from raysparsex.sparse.token_select import SELECTORS
 
 SELECTOR_NAMES = (
-    "'two_step', 'sparse_q', 'kv_deviation', 'boundary', 'query_two_stage', "
+    "'balanced', 'two_step', 'sparse_q', 'kv_deviation', 'boundary', 'query_two_stage', "
     "'mass_and_deviation', 'random', 'none', 'all'"
 )
 
@@ -113,7 +113,10 @@ def test_settings_default_to_values_that_fit_together() -> None:
 def test_an_unknown_section_and_an_unknown_setting_are_refused_by_name() -> None:
     with pytest.raises(InvalidConfig) as caught:
         parse_settings({"stroe": {}})
-    assert (caught.value.field, caught.value.allowed) == ("stroe", "segment, reuse, store, slice, gate")
+    assert (caught.value.field, caught.value.allowed) == (
+        "stroe",
+        "segment, reuse, store, slice, gate",
+    )
     with pytest.raises(InvalidConfig) as caught:
         parse_settings({"segment": {"minimum": 3}})
     assert caught.value.field == "segment.minimum"

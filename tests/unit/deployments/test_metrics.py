@@ -25,3 +25,9 @@ def test_samples_of_all_nodes_follow_one_description() -> None:
 
 def test_no_page_gives_an_empty_page() -> None:
     assert joined([]) == ""
+
+
+def test_the_gates_metrics_are_on_it() -> None:
+    sample = 'ray_raysparsex_gate_level{tenant="none"} 0.0'
+    page = f"# TYPE ray_raysparsex_gate_level gauge\n{sample}\n"
+    assert joined([page]) == page

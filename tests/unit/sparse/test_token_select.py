@@ -113,6 +113,13 @@ def test_evidence_of_nothing_gives_no_nan_and_a_choice_all_the_same(name: Select
     assert strongest(scores, 2).tolist() == [0, 1]
 
 
+def test_balanced_takes_turns_between_two_step_and_the_most_changed() -> None:
+    mass, deviation = [0.0, 0.5, 0.1, 0.0, 0.0], [9.0, 1.0, 1.0, 0.0, 5.0]
+    evidence = FakeEvidence(mass, deviation=deviation)
+    picked = [chosen(SelectorName.BALANCED, evidence, 5, picks) for picks in (1, 2, 3, 4)]
+    assert picked == [[1], [0, 1], [0, 1, 2], [0, 1, 2, 4]]
+
+
 def test_kv_deviation_takes_what_changed_most() -> None:
     evidence = FakeEvidence([9.0, 0.0, 9.0, 0.0], deviation=[0.1, 0.9, 0.0, 0.5])
     assert chosen(SelectorName.KV_DEVIATION, evidence, 4, 2) == [1, 3]
