@@ -111,17 +111,17 @@ def grid_for(layers: int, quick: bool) -> Grid:
     few = (1,) if quick else (1, 2, 3)
     counts = {*few, *(round(share * layers) for share in shares)}
     return Grid(
-        selectors=(SelectorName.TWO_STEP,)
+        selectors=(SelectorName.BALANCED,)
         if quick
         else (
+            SelectorName.BALANCED,
             SelectorName.TWO_STEP,
-            SelectorName.MASS_AND_DEVIATION,
-            SelectorName.QUERY_TWO_STAGE,
             SelectorName.KV_DEVIATION,
+            SelectorName.MASS_AND_DEVIATION,
         ),
         full_layers=tuple(sorted(n for n in counts if 0 < n < layers)),
-        budgets=(0.1, 0.25, 0.5) if quick else (0.05, 0.1, 0.15, 0.25, 0.5),
-        suspects=(0.4, 1.0) if quick else (0.2, 0.4, 0.6, 1.0),
+        budgets=(0.1, 0.25, 0.5) if quick else (0.05, 0.1, 0.15, 0.2, 0.25, 0.5),
+        suspects=(0.4, 1.0) if quick else (0.2, 0.25, 0.3, 0.4, 0.6, 1.0),
     )
 
 

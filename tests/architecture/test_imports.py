@@ -148,6 +148,10 @@ LIGHT = [
     "raysparsex.plan.planner",
     "raysparsex.registry.ledger",
     "raysparsex.vllm_plugin.register",
+    "raysparsex.cli",
+    "raysparsex.calibration.run",
+    "raysparsex.calibration.lookup",
+    "raysparsex.gate.gate",
     "deployments",
     "deployments.settings",
 ]
