@@ -120,8 +120,8 @@ def grid_for(layers: int, quick: bool) -> Grid:
             SelectorName.MASS_AND_DEVIATION,
         ),
         full_layers=tuple(sorted(n for n in counts if 0 < n < layers)),
-        budgets=(0.1, 0.25, 0.5) if quick else (0.05, 0.1, 0.15, 0.2, 0.25, 0.5),
-        suspects=(0.4, 1.0) if quick else (0.2, 0.25, 0.3, 0.4, 0.6, 1.0),
+        budgets=(0.1, 0.25, 0.5) if quick else (0.05, 0.1, 0.2, 0.3, 0.5),
+        suspects=(0.4, 1.0) if quick else (0.2, 0.3, 0.5, 1.0),
     )
 
 

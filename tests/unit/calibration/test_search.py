@@ -48,7 +48,7 @@ class Measured:
 def renewed(correction: Correction, layers: int) -> float:
     assert correction.suspects is not None
     share = correction.full_layers / layers * correction.suspects * 0.8 + 0.6 * correction.budget
-    return share * (1.0 if correction.selector is SelectorName.TWO_STEP else 0.8)
+    return share * (1.0 if correction.selector is SelectorName.BALANCED else 0.8)
 
 
 def search(kl: Kl, layers: int = 8, quick: bool = False) -> tuple[Outcome, Measured]:
@@ -104,11 +104,11 @@ def test_an_estimate_within_the_target_is_not_enough_to_choose_by() -> None:
 @pytest.mark.parametrize("failing", Reuse)
 def test_few_suspects_must_do_at_a_first_reuse_and_at_later_ones(failing: Reuse) -> None:
     def measure(c: Correction, _: Part, reuse: Reuse) -> Drift:
-        missed = reuse is failing and suspects_of(c) < 0.6
+        missed = reuse is failing and suspects_of(c) < 0.5
         return drift(1.0 if missed else 0.01)
 
     outcome = find_cheapest(measure, grid_for(8, False), TARGET, Shape(8, 0.8))
-    assert outcome.correction.suspects == 0.6
+    assert outcome.correction.suspects == 0.5
     assert outcome.correction.full_layers == 1
 
 
