@@ -28,6 +28,9 @@ CONNECTOR_MODULE = "raysparsex.vllm_plugin.connector"
 FITTED = -1
 """for vLLM: the model's own length, or the longest that fits into the KV cache"""
 SMALL_MODEL_BYTES = 100 << 20
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json",
+)  # fmt: skip
 REPLICA_CPUS = 0.2
 INGRESS_CPUS = 0.1
 
@@ -80,6 +83,7 @@ def engine_kwargs(settings: Settings, on_gpu: bool) -> dict[str, Any]:
         "max_num_seqs": engine.max_num_seqs,
         "enforce_eager": _eager(settings, on_gpu),
         "enable_prefix_caching": True,
+        "skip_tokenizer_init": _lacks_tokenizer(settings),
         "enable_prompt_tokens_details": True,
         "scheduling_policy": "priority",  # checks of reuse come behind the users' requests
         **_kv_transfer(settings),
@@ -92,6 +96,12 @@ def _cpu_kv_cache_bytes(settings: Settings) -> int:
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     useful = 512 << 20 if 0 < weights < SMALL_MODEL_BYTES else 4 << 30
     return min(useful, psutil.virtual_memory().total // 4)
+
+
+def _lacks_tokenizer(settings: Settings) -> bool:
+    """A local folder of weights alone: it is served with prompts as token ids."""
+    folder = Path(model_source(settings))
+    return folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _eager(settings: Settings, on_gpu: bool) -> bool:
