@@ -21,7 +21,7 @@ import torch
 
 FEATURE_LAYERS = 4
 """Values of so many layers, evenly spread, are looked at. Eight were not better."""
-FIRST_FIT = 1024
+FIRST_FIT = 8192
 """Tokens before the first fit; then it is fitted anew whenever there are half as many again."""
 MOST_FITTED = 1 << 17
 """Tokens after which it is fitted no more: by then it does not change."""
@@ -31,9 +31,9 @@ WIDEST = 1024
 """More features than this are first projected, at random, to so many."""
 CHANGED_SHARE = 0.1
 """The tokens of a prefill that count as changed: those that changed most, this share."""
-RECALL = 0.9
+RECALL = 0.92
 """Share of the changed tokens that must be among the suspects."""
-FEWEST_CHANGED = 200
+FEWEST_CHANGED = 400
 """Changed tokens that must have been placed before the fit is relied on."""
 FEWEST_SUSPECTS = 0.2
 BINS = 50
@@ -76,6 +76,11 @@ class ContextSensitivity:
             self._next_fit = MOST_FITTED + 1  # it was fitted to more than will come here
 
     @property
+    def is_final(self) -> bool:
+        """Whether it learns no more: it came from a profile, or has seen enough."""
+        return self._next_fit > MOST_FITTED
+
+    @property
     def fitted(self) -> FittedSensitivity | None:
         """What has been learned; None: not enough yet."""
         if self._weights is None:
@@ -113,7 +118,7 @@ class ContextSensitivity:
 
     def learn(self, features_MF: torch.Tensor, deviation_M: torch.Tensor) -> None:
         """Take in what was seen of a few tokens (`sampled`)."""
-        if self._next_fit > MOST_FITTED:
+        if self.is_final or len(deviation_M) == 0:
             return
         rows = torch.nn.functional.pad(features_MF.double().cpu(), (0, 1), value=1.0)
         if self._projection is not None:
@@ -146,19 +151,21 @@ def raised(predicted_R: torch.Tensor | None, seen_R: torch.Tensor) -> torch.Tens
     return torch.fmax(predicted_R, seen_R)
 
 
-def suspects(sensitivity_R: torch.Tensor, share: float, explored: float, seed: int) -> torch.Tensor:
-    """Bool mask [R]: the most sensitive `share`, all that are unknown, and a few at random.
-
-    The random ones let a token become suspect again, and keep what is learned from one-sidedness.
-    """
-    count = len(sensitivity_R)
+def suspects(sensitivity_R: torch.Tensor, share: float) -> torch.Tensor:
+    """Bool mask [R]: the most sensitive `share`, and all that are unknown."""
     chosen = sensitivity_R.isinf()
     order = sensitivity_R.argsort(descending=True, stable=True)
-    chosen[order[: -int(-share * count // 1)]] = True
-    if share < 1:
-        generator = torch.Generator().manual_seed(seed)
-        chosen |= (torch.rand(count, generator=generator) < explored).to(chosen.device)
+    chosen[order[: -int(-share * len(order) // 1)]] = True
     return chosen
+
+
+def explored(count: int, share: float, seed: int) -> torch.Tensor:
+    """Bool mask [count]: a few at random, whatever is thought of them.
+
+    They let a token become suspect again, and are what may be learned from without one-sidedness.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, generator=generator) < share
 
 
 def sampled(count: int, seed: int) -> torch.Tensor:

@@ -16,6 +16,7 @@ from raysparsex.segment.coverage import ReusedSpan
 from raysparsex.sparse.sensitivity import (
     ContextSensitivity,
     FittedSensitivity,
+    explored,
     raised,
     sampled,
     suspects,
@@ -23,6 +24,9 @@ from raysparsex.sparse.sensitivity import (
 
 EXPLORED = 0.02
 """Share of the other tokens that are suspects at random."""
+LESSON = 16
+"""Where the share is the engine's own to find, one prefill in so many computes all tokens, as long
+as that still teaches it something."""
 FADING = 0.9
 """What was seen of a token counts this much less at each later reuse."""
 
@@ -32,6 +36,8 @@ class Suspicion:
     """The suspects of one prefill, and what is needed to learn from it."""
 
     suspects_R: torch.Tensor
+    teaching_R: torch.Tensor
+    """Those of them that were not picked for being sensitive: what they show holds for all."""
     full_layers: int
     spans: Sequence[ReusedSpan]
     features_RF: torch.Tensor
@@ -58,12 +64,16 @@ class SuspectFinder:
         """Suspects among the reused tokens; `share` None: as many as were found to be needed."""
         model = self._model(full_layers, features_RF.shape[1])
         predicted_R = model.predict(features_RF)
-        share = model.share() if share is None else share
-        everyone = torch.ones(len(features_RF), dtype=torch.bool, device=features_RF.device)
+        if share is None:
+            is_lesson = seed % LESSON == 0 and not model.is_final
+            share = 1.0 if is_lesson else model.share()
+        device = features_RF.device
+        chosen = teaching = torch.ones(len(features_RF), dtype=torch.bool, device=device)
         if share < 1:
-            seen_R = self._seen_of(spans, full_layers).to(features_RF.device)
-            everyone = suspects(raised(predicted_R, seen_R), share, EXPLORED, seed)
-        return Suspicion(everyone, full_layers, spans, features_RF, predicted_R, seed)
+            seen_R = self._seen_of(spans, full_layers).to(device)
+            teaching = explored(len(seen_R), EXPLORED, seed).to(device)
+            chosen = suspects(raised(predicted_R, seen_R), share) | teaching
+        return Suspicion(chosen, teaching, full_layers, spans, features_RF, predicted_R, seed)
 
     def learn(self, suspicion: Suspicion, deviation_S: torch.Tensor) -> None:
         """The suspects' K and V changed by so much at L*."""
@@ -71,8 +81,10 @@ class SuspectFinder:
         mask_R = suspicion.suspects_R
         if suspicion.predicted_R is not None and bool(mask_R.all()):
             model.place(suspicion.predicted_R, deviation_S)
-        rows = sampled(len(deviation_S), suspicion.seed).to(deviation_S.device)
-        model.learn(suspicion.features_RF[mask_R][rows], deviation_S[rows])
+        teaching_S = suspicion.teaching_R[mask_R]
+        changed = deviation_S[teaching_S]
+        rows = sampled(len(changed), suspicion.seed).to(changed.device)
+        model.learn(suspicion.features_RF[suspicion.teaching_R][rows], changed[rows])
         change_R = torch.full((len(mask_R),), float("nan"))
         change_R[mask_R.cpu()] = deviation_S.float().cpu()
         self._see(suspicion, change_R)

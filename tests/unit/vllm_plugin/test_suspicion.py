@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from raysparsex.segment.coverage import ReusedSpan
+from raysparsex.sparse.sensitivity import FittedSensitivity
 from raysparsex.vllm_plugin.suspicion import EXPLORED, SuspectFinder, Suspicion
 from tests.fakes.segments import segment_id, span
 
@@ -80,7 +81,7 @@ def test_a_token_that_was_wrongly_left_out_becomes_suspect_again_when_seen_to_ch
 
 def test_what_is_learned_is_kept_by_number_of_full_layers() -> None:
     finder = SuspectFinder({})
-    for seed in range(8):
+    for seed in range(50):
         features = torch.randn(200, 6, generator=torch.Generator().manual_seed(seed))
         suspicion = finder.find(None, LAYERS, SPANS, features, seed)
         finder.learn(suspicion, features[:, 0])
@@ -88,3 +89,23 @@ def test_what_is_learned_is_kept_by_number_of_full_layers() -> None:
     assert list(fitted) == [LAYERS]
     again = SuspectFinder(fitted).find(0.2, LAYERS, SPANS, features, 0)
     assert again.suspects_R[features[:, 0].topk(30).indices].all()
+
+
+def test_what_was_picked_for_being_sensitive_teaches_nothing_about_the_others() -> None:
+    finder = taught()
+    suspicion = find(finder, 0.1)
+    assert int(suspicion.teaching_R.sum()) < 20
+    assert not suspicion.teaching_R[40:60].all()
+    assert find(SuspectFinder({}), None).teaching_R.all()
+
+
+def test_now_and_then_a_prefill_computes_all_tokens_while_that_teaches_something() -> None:
+    weights = FittedSensitivity((1.0,) + (0.0,) * 6, (10,) * 50)
+    profiled = SuspectFinder({LAYERS: weights})
+    assert not find(profiled, None, seed=32).suspects_R.all()
+    learning = SuspectFinder({LAYERS: weights})
+    find(learning, None)
+    learning._models[LAYERS]._next_fit = 0
+    assert find(learning, None, seed=32).suspects_R.all()
+    assert not find(learning, None, seed=33).suspects_R.all()
+    assert not find(learning, 0.2, seed=32).suspects_R.all()
