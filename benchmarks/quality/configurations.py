@@ -95,7 +95,7 @@ def points_of(form: Form, defaults: Defaults, cross: bool = True) -> list[Point]
     """The requested points of a form, for a family that needs several segments or one (`cross`)."""
     if form == "quick":
         return _quick(defaults, cross)
-    return _standard(defaults) if form == "standard" else _full(defaults)
+    return _standard(defaults, cross) if form == "standard" else _full(defaults)
 
 
 def default_points(
@@ -119,16 +119,27 @@ def _quick(defaults: Defaults, cross: bool) -> list[Point]:
     return [*default_points(defaults, ["isolated"]), Point("none", 0.0, 0), *compared]
 
 
-def _standard(defaults: Defaults) -> list[Point]:
-    """The default's neighbourhood: budgets at its full layers, full layers at its budget."""
+def _standard(defaults: Defaults, cross: bool) -> list[Point]:
+    """The default's neighbourhood: budgets at its full layers, full layers at its budget.
+
+    Where one segment is enough, all rules do alike, and only the default and naive reuse are run.
+    """
     full, budget = defaults.full_layers, defaults.budget
     layers = dict.fromkeys([*FULL_LAYERS, defaults.half])
-    return [
+    simple = [
         *default_points(defaults),
         *(Point("none", 0.0, 0, origin) for origin in ORIGINS),
-        *(Point(name, share, full) for name, share in product(SELECTORS, BUDGETS)),
+    ]
+    if not cross:
+        return simple
+    return [
+        *simple,
+        *(
+            Point(name, share, full)
+            for name, share in product((defaults.selector, *RIVALS), BUDGETS)
+        ),
+        *(Point(name, budget, full) for name in SELECTORS),
         *(Point(defaults.selector, budget, number) for number in layers),
-        *(Point(name, budget, 2) for name in RIVALS),
         *(Point(name, budget, full, "inside") for name in (defaults.selector, *RIVALS)),
         *(Point(name, budget, full, suspects="learned", lessons=1) for name in RIVALS),
     ]
