@@ -26,7 +26,14 @@ STAGES: tuple[tuple[tuple[float, Shape], ...], ...] = (
         (0.25, _rich(documents=(2, 6), facts=(2, 7), words=(0, 120))),
         (0.25, _rich(documents=(3, 6), facts=(3, 9), words=(120, 270))),
     ),
+    (
+        (0.35, _rich(documents=(4, 6), facts=(2, 6), words=(0, 34))),
+        (0.4, _rich(documents=(4, 7), facts=(2, 6), words=(0, 34), sharing=0.75, kinds=(1, 2))),
+        (0.125, _rich(documents=(2, 6), facts=(2, 7), words=(0, 120))),
+        (0.125, _rich(documents=(3, 6), facts=(3, 9), words=(120, 270))),
+    ),
 )
+SCENES = (0.0, 0.0, 0.0, 0.0, 0.0, 0.35)  # share of chats, hand-overs and judges, per stage
 
 
 @dataclass(slots=True)
@@ -51,10 +58,11 @@ class Curriculum:
         """A pool's sampler: all samples of a pool have the same shape, so that little is padded."""
         weights, shapes = zip(*STAGES[self.stage], strict=True)
         shape = self.rng.choices(shapes, weights)[0]
+        scenes = SCENES[self.stage]
 
         def one() -> Sample:
             few = self.rng.random() < 0.3
             questions = self.rng.randint(1, 4) if few else 24
-            return sample(self.rng, shape, questions, notes=0.06, plain=0.1)
+            return sample(self.rng, shape, questions, notes=0.06, plain=0.1, scenes=scenes)
 
         return one

@@ -1,9 +1,9 @@
 """Greedy answers of the torch model: after full prefill, and after naive reuse of documents cached
 one by one.
 
-Naive reuse is the lower end of the yardstick: every document's keys and values are computed alone,
-then the keys are rotated to where the document stands in the prompt; only the text around the
-documents is computed in place.
+Naive reuse is the lower end of the yardstick: the keys and values of every reusable message's
+content are computed in a prompt that holds nothing else, then the keys are rotated to where it
+stands in the prompt; only the text around it is computed in place.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from training import chat
 from training.model import KeyValue, Rotation, TinyLlama
 from training.tokenizer import END, id_of, token_at
-from training.world import Task
+from training.world import Layout, Message, Task
+
+CONTENT_AT = 2  # a prompt begins with <|bos|> and a role
 
 
 class Prefilled(NamedTuple):
@@ -27,20 +29,43 @@ class Prefilled(NamedTuple):
     last: Tensor
 
 
-def answer_full(model: TinyLlama, tokenizer: Tokenizer, task: Task) -> str:
+class Span(NamedTuple):
+    """Tokens [begin, end) of a prompt: the content of one reusable message; `alone` are the ids
+    up to its end when it stands alone.
+    """
+
+    begin: int
+    end: int
+    alone: list[int]
+
+
+def answer_full(
+    model: TinyLlama, tokenizer: Tokenizer, task: Task, layout: Layout = "messages"
+) -> str:
     """What the model says after an exact prefill."""
-    return _answer(model, tokenizer, prefill(model, chat.encode(tokenizer, task.messages())))
+    return _answer(model, tokenizer, prefill(model, chat.encode(tokenizer, task.messages(layout))))
 
 
 def answer_naive(model: TinyLlama, tokenizer: Tokenizer, task: Task) -> str:
-    """What the model says when every document's cache was made without its context."""
-    text = chat.text(task.messages())
-    encoding = tokenizer.encode(text)
-    spans, start = [], 0
-    for document in task.documents:
-        start = text.index(document, start)
-        spans.append((token_at(encoding, start), token_at(encoding, start + len(document) - 1) + 1))
-    return _answer(model, tokenizer, _prefill_naive(model, encoding.ids, spans))
+    """What the model says when every reusable message's cache was made without its context."""
+    return _answer(model, tokenizer, prefill_naive(model, *prompt_of(tokenizer, task)))
+
+
+def prompt_of(tokenizer: Tokenizer, task: Task) -> tuple[list[int], list[Span]]:
+    """The prompt's ids, one message for each part, and its reusable spans in order."""
+    messages = task.messages("messages")
+    encoding = tokenizer.encode(chat.text(messages))
+    return encoding.ids, [_span(tokenizer, encoding, messages, n) for n in task.reusable]
+
+
+def _span(tokenizer: Tokenizer, encoding: Encoding, messages: list[Message], number: int) -> Span:
+    """One message's content in the prompt, and the ids up to its end when it stands alone."""
+    start, stop = chat.content_at(messages, number)
+    begin, end = token_at(encoding, start), token_at(encoding, stop - 1) + 1
+    alone = chat.encode(tokenizer, [messages[number]])
+    content = encoding.ids[begin:end]
+    assert alone[CONTENT_AT : CONTENT_AT + len(content)] == content
+    return Span(begin, end, alone[: CONTENT_AT + len(content)])
 
 
 @torch.no_grad()
@@ -66,27 +91,23 @@ def prefill(model: TinyLlama, ids: list[int], past: list[KeyValue] | None = None
 
 
 @torch.no_grad()
-def _prefill_naive(model: TinyLlama, ids: list[int], spans: list[tuple[int, int]]) -> Prefilled:
+def prefill_naive(model: TinyLlama, ids: list[int], spans: list[Span]) -> Prefilled:
     """Walk the prompt: text between the spans is computed, the spans are cached alone and moved."""
     past: list[KeyValue] | None = None
     done = 0
-    for begin, end in spans:
-        if done < begin:
-            past = prefill(model, ids[done:begin], past).caches
-        alone = [_moved(cache, begin, model) for cache in prefill(model, ids[begin:end]).caches]
-        past = (
-            [_joined(left, right) for left, right in zip(past, alone, strict=True)]
-            if past
-            else alone
-        )
+    for begin, end, alone in spans:
+        past = prefill(model, ids[done:begin], past).caches
+        moved = [_moved(cache, begin - CONTENT_AT, model) for cache in prefill(model, alone).caches]
+        past = [_joined(left, right) for left, right in zip(past, moved, strict=True)]
         done = end
     return prefill(model, ids[done:], past)
 
 
 @torch.no_grad()
 def _moved(cache: KeyValue, distance: int, model: TinyLlama) -> KeyValue:
+    """The content's keys, turned to where it stands, and its values."""
     rotation = Rotation(torch.tensor([[distance]]), model.size)
-    return KeyValue(rotation.apply(cache.key), cache.value)
+    return KeyValue(rotation.apply(cache.key[:, :, CONTENT_AT:]), cache.value[:, :, CONTENT_AT:])
 
 
 def _joined(left: KeyValue, right: KeyValue) -> KeyValue:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from random import Random
 
 from training import prose
-from training.sentences import Mark, Sentence, ask
-from training.world import Document, Known, Shape, World, make_world
+from training.scenes import Part, Question, Scene, chat, handover, judge, question_about
+from training.sentences import Mark, Sentence
+from training.world import Document, Shape, World, make_world
+from training.writer import Known
 
 SYSTEM_PROMPTS = (
     "You are a helpful assistant.",
@@ -64,7 +66,7 @@ class Sample:
             self.spans.append((len(self.text), len(self.text) + len(text)))
         self.text += text
 
-    def add_marked(self, part: Document | Sentence) -> None:
+    def add_marked(self, part: Document | Sentence | Part | Question) -> None:
         self.marks.extend(mark._replace(offset=mark.offset + len(self.text)) for mark in part.marks)
         self.text += part.text
 
@@ -79,18 +81,31 @@ class Sample:
             self.silent.append(len(self.text))
 
 
-def sample(rng: Random, shape: Shape, questions: int, notes: float, plain: float) -> Sample:
+SCENES = (chat, handover, handover, judge)
+
+
+def sample(
+    rng: Random, shape: Shape, questions: int, notes: float, plain: float, scenes: float = 0.0
+) -> Sample:
     """A world, its questions, and ordinary sentences after the end."""
-    world = make_world(rng, shape)
     made = Sample()
-    asked = _choose(rng, world.known, questions)
+    if rng.random() < scenes:
+        _lay_out_scene(made, rng, rng.choice(SCENES)(rng, shape), questions)
+    else:
+        _lay_out_world(made, rng, make_world(rng, shape), questions, notes, plain)
+    if rng.random() < 0.4:
+        _add_tail(made, rng)
+    return made
+
+
+def _lay_out_world(
+    made: Sample, rng: Random, world: World, questions: int, notes: float, plain: float
+) -> None:
+    asked = [question_about(rng, known) for known in _choose(rng, world.known, questions)]
     if rng.random() < plain:
         _lay_out_plain(made, rng, world, asked)
     else:
         _lay_out_chat(made, rng, world, asked, rng.random() < notes)
-    if rng.random() < 0.4:
-        _add_tail(made, rng)
-    return made
 
 
 def _choose(rng: Random, known: tuple[Known, ...], count: int) -> list[Known]:
@@ -102,7 +117,28 @@ def _choose(rng: Random, known: tuple[Known, ...], count: int) -> list[Known]:
     return wanted[:count]
 
 
-def _lay_out_plain(made: Sample, rng: Random, world: World, asked: list[Known]) -> None:
+def _lay_out_scene(made: Sample, rng: Random, scene: Scene, questions: int) -> None:
+    """The messages as they come, then what the scene was made for, other questions between."""
+    _open(made, rng)
+    for part in scene.parts:
+        made.cuts.append(len(made.text))
+        made.add(f"<|{part.role}|>")
+        if part.reusable:
+            made.add(" ")
+            made.add_marked(part)
+            made.add("<|end|>")
+            made.silent.append(len(made.text))
+        else:
+            made.add_answer(part.text.rstrip("."), "<|end|>", last=False)
+    made.add("<|user|> ")
+    asked = [question_about(rng, known) for known in _choose(rng, scene.known, questions)]
+    asked = [*rng.sample(scene.questions, min(1, len(scene.questions))), *asked]
+    asked = list({question.text: question for question in asked}.values())
+    rng.shuffle(asked)
+    _turns(made, rng, asked)
+
+
+def _lay_out_plain(made: Sample, rng: Random, world: World, asked: list[Question]) -> None:
     for document in world.documents:
         made.cuts.append(len(made.text))
         made.add_marked(document)
@@ -110,16 +146,16 @@ def _lay_out_plain(made: Sample, rng: Random, world: World, asked: list[Known]) 
     for number, item in enumerate(asked):
         last = number == len(asked) - 1
         made.add("Question: ")
-        made.add_marked(ask(rng, item.kind, item.entity, item.value))
+        made.add_marked(item)
         made.add("\nAnswer:")
-        made.add_answer(item.value, "<|end|>" if last else "", last)
+        made.add_answer(item.answer, "<|end|>" if last else "", last)
         made.add("" if last else "\n\n")
 
 
-def _lay_out_chat(made: Sample, rng: Random, world: World, asked: list[Known], notes: bool) -> None:
-    made.add("<|bos|>")
-    if rng.random() < 0.6:
-        made.add(f"<|system|> {_system(rng)}<|end|>")
+def _lay_out_chat(
+    made: Sample, rng: Random, world: World, asked: list[Question], notes: bool
+) -> None:
+    _open(made, rng)
     if rng.random() < 0.5:
         _one_message(made, rng, world)
     else:
@@ -131,6 +167,12 @@ def _lay_out_chat(made: Sample, rng: Random, world: World, asked: list[Known], n
             made.silent.append(len(made.text))
             made.add("<|user|> ")
     _turns(made, rng, asked)
+
+
+def _open(made: Sample, rng: Random) -> None:
+    made.add("<|bos|>")
+    if rng.random() < 0.6:
+        made.add(f"<|system|> {_system(rng)}<|end|>")
 
 
 def _system(rng: Random) -> str:
@@ -174,16 +216,16 @@ def _notes(rng: Random, world: World) -> str:
     return "".join(" " + document.text for document in world.documents)
 
 
-def _turns(made: Sample, rng: Random, asked: list[Known]) -> None:
+def _turns(made: Sample, rng: Random, asked: list[Question]) -> None:
     for number, item in enumerate(asked):
         last = number == len(asked) - 1
         if number:
             made.add("<|user|> ")
         made.add("Question: " if rng.random() < 0.1 else "")
-        made.add_marked(ask(rng, item.kind, item.entity, item.value))
+        made.add_marked(item)
         made.add(rng.choice(ASIDES) if rng.random() < 0.1 else "")
         made.add("<|end|><|assistant|>")
-        made.add_answer(item.value, "<|end|>", last)
+        made.add_answer(item.answer, "<|end|>", last)
 
 
 def _add_tail(made: Sample, rng: Random) -> None:

@@ -1,26 +1,38 @@
 """Random worlds: documents that state facts, and questions that follow from them.
 
-    generate(Random(7), "alias2") -> Task(documents, question, answer).messages()
+    generate(Random(7), "alias2") -> Task(parts, question, answer).messages("messages")
 
 Every entity has exactly one fact in a world, so a question has exactly one answer. A fact may be
 said by name, by a pronoun whose owner an earlier sentence announced, or by sharing ("Anna lives
 with Boris"); what is shared has always been said before, so a reader can resolve everything while
 reading. Pure Python, seeded by the caller's Random.
 
-Families: `direct` (by name), `pronoun` (announced in the same document), `carried` (announced in
-an earlier document), `alias1`..`alias3` (shared over 1-3 links, each link in another document),
-`carried_alias` (a chain with a carried pronoun in it). The last five need more than one document:
-they are the cross-document families.
+Local families, a control: `direct` (by name), `pronoun` (announced in the same document), `needle`
+(the only fact in long documents). The others need more than one message: `carried` (announced in
+an earlier document), `alias1`..`alias4` (shared over 1-4 links, each link in another document),
+`carried_alias` (a chain with a carried pronoun in it), `chat` (a turn and another message),
+`handover` (what another agent found out, and a document), `judge` (which of three workers' answers
+follows from the documents); the last three are laid out in `scenes`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
 
-from training.sentences import ask
-from training.writer import Document, Family, Known, Shape, World, make_world
+from training import scenes
+from training.scenes import Part, Question, Scene, question_about
+from training.writer import (
+    Document,
+    Family,
+    Known,
+    Shape,
+    World,
+    make_world,
+    new_writer,
+)
 
 __all__ = [
     "CROSS_FAMILIES",
@@ -33,6 +45,7 @@ __all__ = [
     "Known",
     "Layout",
     "Message",
+    "Part",
     "Shape",
     "Task",
     "World",
@@ -40,15 +53,31 @@ __all__ = [
     "make_world",
 ]
 
-LOCAL_FAMILIES: tuple[Family, ...] = ("direct", "pronoun")
-CROSS_FAMILIES: tuple[Family, ...] = ("carried", "alias1", "alias2", "alias3", "carried_alias")
+LOCAL_FAMILIES: tuple[Family, ...] = ("direct", "pronoun", "needle")
+CROSS_FAMILIES: tuple[Family, ...] = (
+    "carried",
+    "alias1",
+    "alias2",
+    "alias3",
+    "alias4",
+    "carried_alias",
+    "chat",
+    "handover",
+    "judge",
+)
 FAMILIES: tuple[Family, ...] = LOCAL_FAMILIES + CROSS_FAMILIES
 Message = dict[str, str]
 Layout = Literal["one_message", "messages", "tools"]
 
 
-SHORT = Shape()
+SHORT = Shape(facts=(2, 5), words=(20, 30))
 LONG = Shape(documents=(4, 4), facts=(5, 9), words=(190, 270))
+NEEDLE_WORDS = (80, 130)
+SCENES: dict[Family, Callable[[Random, Shape], Scene]] = {
+    "chat": scenes.chat,
+    "handover": scenes.handover,
+    "judge": scenes.judge,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,41 +85,81 @@ class Task:
     """One question about one world."""
 
     family: Family
-    documents: list[str]
+    parts: tuple[Part, ...]
     question: str
     answer: str
 
+    @property
+    def documents(self) -> list[str]:
+        """The reusable texts, in order."""
+        return [part.text for part in self.parts if part.reusable]
+
+    @property
+    def reusable(self) -> tuple[int, ...]:
+        """Which of `messages("messages")`, without a system prompt, other agents may share."""
+        return tuple(number for number, part in enumerate(self.parts) if part.reusable)
+
     def messages(self, layout: Layout = "one_message", system: str | None = None) -> list[Message]:
-        """The chat prompt. `one_message`: documents and question in one user message, blank lines
-        between them.
+        """The chat prompt. `one_message`: all parts and the question in one user message, blank
+        lines between them. `messages`: one message for each. `tools`: documents as tool results.
         """
         head = [{"role": "system", "content": system}] if system else []
         if layout == "one_message":
-            return [
-                *head,
-                {"role": "user", "content": "\n\n".join([*self.documents, self.question])},
-            ]
-        role = "tool" if layout == "tools" else "user"
-        spread = [{"role": role, "content": text} for text in self.documents]
+            texts = [*(part.text for part in self.parts), self.question]
+            return [*head, {"role": "user", "content": "\n\n".join(texts)}]
+        spread = [{"role": _role(part, layout), "content": part.text} for part in self.parts]
         return [*head, *spread, {"role": "user", "content": self.question}]
 
     def completion(self) -> str:
         """The prompt without chat roles; the model goes on with a space and the answer."""
-        return "\n\n".join(self.documents) + f"\n\nQuestion: {self.question}\nAnswer:"
+        texts = [part.text for part in self.parts]
+        return "\n\n".join(texts) + f"\n\nQuestion: {self.question}\nAnswer:"
 
 
 def generate(rng: Random, family: Family, shape: Shape = SHORT) -> Task:
     """A task of this family; draws worlds until one has such a question."""
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}; one of {', '.join(FAMILIES)}")
-    if family in ("alias2", "alias3"):  # rare otherwise
-        shape = replace(shape, sharing=0.75, kinds=(1, 2))
+    make = SCENES.get(family) or (_needle if family == "needle" else _documents(family))
     while True:
-        world = make_world(rng, shape)
-        fitting = [known for known in world.known if known.family == family]
-        if fitting:
-            known = rng.choice(fitting)
-            question = ask(rng, known.kind, known.entity, known.value).text
-            return Task(
-                family, [document.text for document in world.documents], question, known.value
-            )
+        scene = make(rng, shape)
+        if scene.questions:
+            question = rng.choice(scene.questions)
+            return Task(family, scene.parts, question.text, question.answer)
+
+
+def _documents(family: Family) -> Callable[[Random, Shape], Scene]:
+    """Documents only, and every question of this family."""
+
+    def make(rng: Random, shape: Shape) -> Scene:
+        if family in ("alias2", "alias3", "alias4"):  # rare otherwise
+            shape = replace(shape, sharing=0.75, kinds=(2, 4))
+        if family == "alias4":  # every link in a document of its own; few facts beside them
+            shape = replace(shape, documents=(5, 6), facts=(2, 4))
+        return _scene(rng, make_world(rng, shape), family)
+
+    return make
+
+
+def _needle(rng: Random, shape: Shape) -> Scene:
+    """One fact somewhere in long documents."""
+    bare = replace(shape, facts=(0, 0), words=NEEDLE_WORDS, pronouns=0.0)
+    writer = new_writer(rng, bare)
+    count = rng.randint(4, 5)
+    place = rng.randrange(count)
+    documents = []
+    for number in range(count):
+        writer.shape = replace(bare, facts=(1, 1)) if number == place else bare
+        documents.append(writer.document(number))
+    return _scene(rng, World(tuple(documents), tuple(writer.known)), "direct")
+
+
+def _scene(rng: Random, world: World, family: Family) -> Scene:
+    fitting = [known for known in world.known if known.family == family]
+    asked: tuple[Question, ...] = tuple(question_about(rng, known) for known in fitting)
+    parts = tuple(Part("user", document.text, marks=document.marks) for document in world.documents)
+    return Scene(parts, asked, world.known)
+
+
+def _role(part: Part, layout: Layout) -> str:
+    return "tool" if layout == "tools" and part.reusable and part.role == "user" else part.role

@@ -1,6 +1,6 @@
 """Writes the documents of one random world, and keeps what a reader then knows.
 
-What may be asked, and prompts, are in `world`.
+What may be asked is in `world`; prompts of other kinds than documents and a question in `scenes`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,26 @@ from training.sentences import (
     Kind,
     Mark,
     Sentence,
+    ask,
     render,
 )
 
-Family = Literal["direct", "pronoun", "carried", "alias1", "alias2", "alias3", "carried_alias"]
-MAX_HOPS = 3
+Family = Literal[
+    "direct",
+    "pronoun",
+    "needle",
+    "carried",
+    "alias1",
+    "alias2",
+    "alias3",
+    "alias4",
+    "carried_alias",
+    "chat",
+    "handover",
+    "judge",
+]
+MAX_HOPS = 4
+CARRIED_HOPS = 3  # the longest chain with a carried pronoun in it that is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +63,33 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a reader knows about one entity, and how it was said."""
+    """What a reader knows about one entity, and how it was said; `through` are the documents that
+    it takes.
+    """
 
     kind: Kind
     entity: str
     value: str
     document: int
-    hops: int
-    carried: bool
-    local_pronoun: bool
-    crosses: bool
+    through: frozenset[int]
+    hops: int = 0
+    carried: bool = False
+    local_pronoun: bool = False
+    crosses: bool = True
 
     @property
     def family(self) -> Family | None:
-        """None where a chain has a link inside one document."""
+        """None where a chain has a link inside one document, or no family is like it."""
         if self.hops == 0:
             return "carried" if self.carried else "pronoun" if self.local_pronoun else "direct"
         if not self.crosses or self.local_pronoun:
             return None
-        return "carried_alias" if self.carried else ALIAS[self.hops]
+        if self.carried:
+            return "carried_alias" if self.hops <= CARRIED_HOPS else None
+        return ALIAS[self.hops]
 
 
-ALIAS: dict[int, Family] = {1: "alias1", 2: "alias2", 3: "alias3"}
+ALIAS: dict[int, Family] = {1: "alias1", 2: "alias2", 3: "alias3", 4: "alias4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +105,19 @@ class World:
 
 
 def make_world(rng: Random, shape: Shape) -> World:
-    kinds = rng.sample(KINDS, rng.randint(*shape.kinds))
-    writer = _Writer(rng, shape, kinds)
+    writer = new_writer(rng, shape)
     return World(
         tuple(writer.document(n) for n in range(rng.randint(*shape.documents))), tuple(writer.known)
     )
 
 
+def new_writer(rng: Random, shape: Shape) -> Writer:
+    """A writer of a world that has no documents yet."""
+    return Writer(rng, shape, rng.sample(KINDS, rng.randint(*shape.kinds)))
+
+
 @dataclass(slots=True)
-class _Writer:
+class Writer:
     """Writes documents one after the other and remembers what a reader then knows."""
 
     rng: Random
@@ -103,13 +127,28 @@ class _Writer:
     used: set[str] = field(default_factory=set)
     announced: tuple[Kind, str, int] | None = None
 
-    def document(self, number: int) -> Document:
+    def document(self, number: int, named: str | None = None) -> Document:
+        """The next document; `named` is its heading, else some are drawn a heading."""
         sentences: list[Sentence] = []
         for _ in range(self.rng.randint(*self.shape.facts)):
             sentences.extend(self._fact(number))
         if self.announced is None and self.rng.random() < self.shape.pronouns:
             sentences.append(self._announce(number))
-        return _join(self._heading(number), self._with_filler(sentences))
+        heading = self._heading(number) if named is None else named
+        return join(heading, self._with_filler(sentences))
+
+    def answers(self, number: int, heading: str) -> Document:
+        """What an agent found out, as its questions and answers: "Where does Anna live? Paris."."""
+        sentences: list[Sentence] = []
+        for _ in range(max(2, self.rng.randint(*self.shape.facts))):
+            kind = self.rng.choice(self.kinds)
+            entity = self._fresh(kind)
+            value = self._value(kind, entity)
+            self.known.append(Known(kind, entity, value, number, through=frozenset({number})))
+            question = ask(self.rng, kind, entity, value).text
+            held = Mark(len(question) + 1, "subject", entity)
+            sentences.append(Sentence(f"{question} {value}.", (held,)))
+        return join(heading, sentences)
 
     def _fact(self, number: int) -> list[Sentence]:
         """One fact, said in one of the ways; announcing its subject may come first."""
@@ -139,6 +178,7 @@ class _Writer:
                 entity,
                 value,
                 number,
+                _through(number, announced_in, source),
                 hops=source.hops + 1 if source else 0,
                 carried=carried or bool(source and source.carried),
                 local_pronoun=(by_pronoun and not carried) or bool(source and source.local_pronoun),
@@ -208,11 +248,18 @@ def _templates(kind: Kind, source: Known | None, by_pronoun: bool) -> Sequence[s
     return forms.shared_by_pronoun if by_pronoun else forms.shared
 
 
+def _through(number: int, announced_in: int | None, source: Known | None) -> frozenset[int]:
+    """The documents that a fact of this document takes: its own, its subject's, its source's."""
+    announced = number if announced_in is None else announced_in
+    return frozenset({number, announced}) | (source.through if source else frozenset())
+
+
 def _length(sentence: Sentence) -> int:
     return len(sentence.text.split()) + 1
 
 
-def _join(heading: str, sentences: list[Sentence]) -> Document:
+def join(heading: str, sentences: Sequence[Sentence]) -> Document:
+    """A heading and sentences as one text."""
     text = heading
     marks: list[Mark] = []
     for sentence in sentences:

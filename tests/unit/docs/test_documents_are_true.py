@@ -78,7 +78,7 @@ def test_every_make_command_is_a_target(page: Path) -> None:
 @every_page
 def test_every_variable_is_a_setting(page: Path) -> None:
     known = {CONFIG_VARIABLE, *(row.variable for row in describe())}
-    named = set(re.findall(r"\bRAYSPARSEX_[A-Z_]+", page.read_text()))
+    named = set(re.findall(r"\bRAYSPARSEX_[A-Z0-9_]+", page.read_text()))
     assert named <= known, f"{page.name} names {named - known}"
 
 
