@@ -33,8 +33,9 @@ from raysparsex.calibration.prompts import (
 )
 from raysparsex.calibration.report import described, how_it_is_found
 from raysparsex.calibration.run import QUICK, THOROUGH, Effort, Samples, calibrate, in_parts
-from raysparsex.calibration.search import Part
+from raysparsex.calibration.search import Grid, Part, grid_for
 from raysparsex.calibration.workload import Draft, workload_digest
+from raysparsex.config import SelectorName
 from raysparsex.errors import InvalidConfig, InvalidInput, RaySparseXError, UnsupportedModel
 
 if TYPE_CHECKING:
@@ -105,6 +106,11 @@ def _add_calibrate(commands: Any) -> None:
     add("--min-top1", type=_share, default=0.99, help="share of equal top tokens (%(default)s)")
     add("--samples", type=_count, help=f"prompts to choose by, and as many to confirm by"
         f" ({THOROUGH.samples}; quick: {QUICK.samples})")  # fmt: skip
+    add("--selector", type=SelectorName, choices=list(SelectorName), metavar="NAME",
+        help="try this selector only")  # fmt: skip
+    add("--full-layers", type=_count, help="try this number of full layers only")
+    add("--budget", type=_share, help="try this budget only")
+    add("--suspects", type=_share, help="try this share of suspects only")
     add("--quick", action="store_true", help="few prompts and corrections, no margin for luck")
     add("--seed", type=int, default=0, help="of prompts and orders (%(default)s)")
     add("--output", type=Path, help="the profile (~/.cache/raysparsex/profiles, by model)")
@@ -131,7 +137,10 @@ def _calibrate(options: argparse.Namespace) -> int:
     target = DriftTarget(max_kl=options.max_kl, min_top1=options.min_top1)
     try:
         with redirect_stdout(sys.stderr):
-            profile = _measured(engine, samples, target, effort, identity, journal)
+            grid = grid_for(identity.layers, effort.quick).only(
+                options.selector, options.full_layers, options.budget, options.suspects
+            )
+            profile = _measured(engine, samples, target, effort, identity, journal, grid)
     except KeyboardInterrupt:
         print(
             f"\nstopped; {len(journal)} measurements are kept in {journal.path}."
@@ -230,6 +239,7 @@ def _measured(
     effort: Effort,
     identity: ModelIdentity,
     journal: FileJournal,
+    grid: Grid,
 ) -> Profile:
     per_measurement = len(samples[Part.CHOOSING])
     with _progress() as bar:
@@ -249,6 +259,7 @@ def _measured(
             expect=expect,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=_versions(),
+            grid=grid,
         )
 
 

@@ -17,7 +17,7 @@ from raysparsex.calibration.profile import (
     Profile,
     ProfiledCorrection,
 )
-from raysparsex.calibration.search import Outcome, Part, Reuse, Shape, find_cheapest, grid_for
+from raysparsex.calibration.search import Grid, Outcome, Part, Reuse, Shape, find_cheapest, grid_for
 from raysparsex.calibration.workload import Draft, Sample, Tokens, samples_of
 from raysparsex.errors import InvalidConfig
 
@@ -41,7 +41,9 @@ class Effort:
     quick: bool
 
 
-THOROUGH = Effort(samples=32, lessons=64, documents=8, answer_tokens=8, confidence=0.9, quick=False)
+THOROUGH = Effort(
+    samples=32, lessons=128, documents=8, answer_tokens=8, confidence=0.9, quick=False
+)
 QUICK = Effort(samples=6, lessons=12, documents=6, answer_tokens=4, confidence=0.5, quick=True)
 
 Samples = Mapping[Part, Sequence[Sample]]
@@ -83,8 +85,12 @@ def calibrate(
     expect: Callable[[int], None] = lambda measurements: None,
     created: str,
     versions: Mapping[str, str],
+    grid: Grid | None = None,
 ) -> Profile:
-    """Measure, choose, and put it all into a profile. `context` is the model's longest prompt."""
+    """Measure, choose, and put it all into a profile. `context` is the model's longest prompt.
+
+    `grid` None: the one that fits the model's depth.
+    """
     meter = Meter(
         engine,
         samples,
@@ -95,7 +101,7 @@ def calibrate(
     )
     everything = [*samples[Part.CHOOSING], *samples[Part.CONFIRMING]]
     shape = Shape(identity.layers, fmean(sample.reused_share for sample in everything))
-    grid = grid_for(identity.layers, effort.quick)
+    grid = grid or grid_for(identity.layers, effort.quick)
     outcome = find_cheapest(meter, grid, target, shape, expect=expect)
     return Profile(
         model=identity,

@@ -71,6 +71,21 @@ class Grid:
     budgets: tuple[float, ...]
     suspects: tuple[float, ...]
 
+    def only(
+        self,
+        selector: SelectorName | None = None,
+        full_layers: int | None = None,
+        budget: float | None = None,
+        suspects: float | None = None,
+    ) -> Grid:
+        """The same with what is given here as the only choice."""
+        return Grid(
+            selectors=self.selectors if selector is None else (selector,),
+            full_layers=self.full_layers if full_layers is None else (full_layers,),
+            budgets=self.budgets if budget is None else (budget,),
+            suspects=self.suspects if suspects is None else (suspects,),
+        )
+
     def corrections(self, selector: SelectorName) -> Iterator[Correction]:
         """All of one selector; never a budget that the suspects cannot fill."""
         for layers, budget, suspects in product(self.full_layers, self.budgets, self.suspects):
