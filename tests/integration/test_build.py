@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,15 @@ def test_a_cpu_keeps_the_stored_precision_and_compiles_nothing() -> None:
     cpu = kwargs()
     assert (cpu["dtype"], cpu["enforce_eager"]) == ("float32", True)
     assert cpu["kv_cache_memory_bytes"] <= 512 << 20
+
+
+def test_weights_without_a_tokenizer_are_served_with_token_ids(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert kwargs(MODEL=str(tmp_path))["skip_tokenizer_init"] is True
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert kwargs(MODEL=str(tmp_path))["skip_tokenizer_init"] is False
+    assert kwargs()["skip_tokenizer_init"] is False
+    assert kwargs(MODEL="some/name")["skip_tokenizer_init"] is False
 
 
 def test_a_gpu_is_left_to_vllm() -> None:

@@ -159,3 +159,12 @@ def test_no_budget_is_tried_that_the_suspects_cannot_fill() -> None:
             assert c.suspects is not None
             assert c.budget <= c.suspects
             assert 0 < c.full_layers < layers
+
+
+def test_a_grid_can_be_narrowed_to_one_correction() -> None:
+    grid = grid_for(8, False).only(SelectorName.BALANCED, 4, 0.15, 0.25)
+    assert grid.selectors == (SelectorName.BALANCED,)
+    assert list(grid.corrections(SelectorName.BALANCED)) == [
+        Correction(SelectorName.BALANCED, budget=0.15, full_layers=4, suspects=0.25)
+    ]
+    assert grid_for(8, False).only() == grid_for(8, False)
