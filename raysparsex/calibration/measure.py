@@ -9,7 +9,7 @@ many corrections. What has to be made anew:
     texts computed in turns   are themselves corrected, so they belong to one correction
 
 Engines also learn to predict what changes. Before suspects are measured with a number of full
-layers, the teaching samples are therefore reused once with it, as if the engine had served for a
+layers, the teaching prompts are therefore asked once with it, as if the engine had served for a
 while. Then it learns no more: what is measured must not have been learned from. The profile holds
 what was learned, so a server begins with the very predictions that were measured.
 """

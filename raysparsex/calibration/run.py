@@ -18,7 +18,7 @@ from raysparsex.calibration.profile import (
     ProfiledCorrection,
 )
 from raysparsex.calibration.search import Grid, Outcome, Part, Reuse, Shape, find_cheapest, grid_for
-from raysparsex.calibration.workload import Draft, Sample, Tokens, samples_of
+from raysparsex.calibration.workload import Draft, Sample, Tokens, lessons_of, samples_of
 from raysparsex.errors import InvalidConfig
 
 RANGE_FACTOR = 4
@@ -68,7 +68,7 @@ def in_parts(
     return {
         Part.CHOOSING: chosen_by,
         Part.CONFIRMING: confirmed_by,
-        Part.TEACHING: samples_of(lessons, rng, start),
+        Part.TEACHING: lessons_of(samples_of(lessons, rng, start)),
     }
 
 

@@ -2,11 +2,13 @@
 
     elsewhere   each document on its own, or all of them in another order behind other text, or in
                 three turns of which each reuses the one before (so that depth is met as well)
-    learning    the documents in a third order: a first reuse, which learns context sensitivity
+    learning    the documents in a third order, behind other text: an earlier reuse
     prompt      the documents where they belong, between new text; its answer is compared
 
-A draft is a prompt in pieces; its last piece is the question and always new. Knows neither text nor
-tokenizer (`prompts` does), nor an engine (`measure` does).
+Other text is taken from other drafts. It must make sense: what a token becomes behind gibberish
+says little about the contexts that it will meet, and suspects that were fitted to that were the
+wrong ones. A draft is a prompt in pieces; its last piece is the question and always new. Knows
+neither text nor tokenizer (`prompts` does), nor an engine (`measure` does).
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ Draft = tuple[Tokens, ...]
 
 LEAST_REUSABLE = 24
 """Shorter pieces are new: below the engine's smallest segment, or hardly above it."""
-MOST_REUSED_SHARE = 0.9
 LEAD, TAIL = 48, 32
 """New tokens in front of and behind documents that are computed elsewhere."""
 OVERHEAD = LEAD + TAIL
@@ -78,12 +79,18 @@ class Sample:
 def samples_of(drafts: Sequence[Draft], rng: Random, start: Tokens = ()) -> list[Sample]:
     """A sample of each draft that has anything to reuse; `start` begins every text (say, BOS)."""
     made: list[Sample] = []
-    for draft in drafts:
-        reused = _reused(draft, rng)
-        if reused:
+    for number, draft in enumerate(drafts):
+        documents = [i for i, piece in enumerate(draft[:-1]) if len(piece) >= LEAST_REUSABLE]
+        if documents:
             origin = ORIGINS[len(made) % len(ORIGINS)]
-            made.append(_sample(draft, reused, origin, rng, start))
+            other = _OtherText(drafts, number, rng, start)
+            made.append(_sample(draft, documents, origin, other, rng))
     return made
+
+
+def lessons_of(samples: Sequence[Sample]) -> list[Sample]:
+    """To learn from: their own prompts teach, since those are never compared."""
+    return [replace(sample, learning=replace(sample.prompt, reuses=True)) for sample in samples]
 
 
 def workload_digest(samples: Sequence[Sample]) -> str:
@@ -91,26 +98,16 @@ def workload_digest(samples: Sequence[Sample]) -> str:
     return hashlib.sha256(repr(samples).encode()).hexdigest()[:32]
 
 
-def _reused(draft: Draft, rng: Random) -> list[int]:
-    """Which pieces are reused: all that can be, but for some where nearly nothing is new."""
-    chosen = [i for i, piece in enumerate(draft[:-1]) if len(piece) >= LEAST_REUSABLE]
-    total = sum(map(len, draft))
-    while len(chosen) > 1 and sum(len(draft[i]) for i in chosen) > MOST_REUSED_SHARE * total:
-        chosen.remove(rng.choice(chosen))
-    return chosen
-
-
 def _sample(
-    draft: Draft, reused: Sequence[int], origin: Origin, rng: Random, start: Tokens
+    draft: Draft, reused: Sequence[int], origin: Origin, other: _OtherText, rng: Random
 ) -> Sample:
     prompt = _text(draft)
     documents = [draft[i] for i in reused]
     places = [sum(map(len, draft[:i])) for i in reused]
-    other = _Filler(rng, prompt.tokens, start)
     if origin is Origin.ISOLATED or len(documents) < 3:
         origin = Origin.ISOLATED if origin is Origin.ISOLATED else Origin.BEHIND
     if origin is Origin.ISOLATED:
-        elsewhere = [_text([start, document]) for document in documents]
+        elsewhere = [_text([other.start, document]) for document in documents]
     elif origin is Origin.BEHIND:
         elsewhere = [other.around(_shuffled(documents, rng))]
     else:
@@ -127,7 +124,7 @@ def _sample(
     )
 
 
-def _turns(documents: Sequence[Tokens], other: _Filler, rng: Random) -> Iterator[Text]:
+def _turns(documents: Sequence[Tokens], other: _OtherText, rng: Random) -> Iterator[Text]:
     """Three texts: a third of the documents, then two thirds, then all."""
     order = _shuffled(documents, rng)
     for turn in (1, 2, 3):
@@ -145,18 +142,32 @@ def _shifts(
                     yield abs(place - start)
 
 
-class _Filler:
-    """New text: tokens of the prompt in no order, so that nothing of it is found again."""
+class _OtherText:
+    """Text that is new to a draft: from other drafts, or its own tokens in no order."""
 
-    def __init__(self, rng: Random, tokens: Tokens, start: Tokens) -> None:
-        self._rng, self._tokens, self._start = rng, tokens, start
+    def __init__(self, drafts: Sequence[Draft], number: int, rng: Random, start: Tokens) -> None:
+        self.start = start
+        self._rng = rng
+        self._own = tuple(chain.from_iterable(drafts[number]))
+        others = (draft[1:-1] for i, draft in enumerate(drafts) if i != number)
+        self._pieces = [p for p in chain.from_iterable(others) if len(p) >= LEAST_REUSABLE]
 
     def around(self, documents: Sequence[Tokens]) -> Text:
-        """The documents between new text."""
-        return _text([self._start + self._new(LEAD), *documents, self._new(TAIL)])
+        """The documents between other text."""
+        return _text([self.start, *self._new(LEAD), *documents, *self._new(TAIL)])
 
-    def _new(self, count: int) -> Tokens:
-        return tuple(self._rng.choices(self._tokens, k=count))
+    def _new(self, count: int) -> list[Tokens]:
+        """Pieces of `count` tokens together, whole ones as far as possible."""
+        found: list[Tokens] = []
+        while count > 0:
+            piece = (
+                self._rng.choice(self._pieces)
+                if self._pieces
+                else tuple(self._rng.choices(self._own, k=count))
+            )
+            found.append(piece[:count])
+            count -= len(found[-1])
+        return found
 
 
 def _text(pieces: Sequence[Tokens]) -> Text:

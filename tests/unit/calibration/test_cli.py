@@ -62,7 +62,7 @@ def test_an_output_that_cannot_be_written(
         ["calibrate", "--model", "x", "--min-top1", "1.1"],
         ["calibrate", "--model", "x", "--samples", "0"],
         ["calibrate", "--model", "x", "--threads", "x"],
-        ["calibrate", "--model", "x", "--budget", "1"],
+        ["calibrate", "--model", "x", "--budget", "1.1"],
     ],
 )
 def test_wrong_arguments_end_with_usage(

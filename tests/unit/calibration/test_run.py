@@ -48,7 +48,7 @@ def needs_layers(count: int) -> Shift:
 @pytest.mark.parametrize("effort", [QUICK, THOROUGH])
 def test_the_profile_holds_the_cheapest_correction_and_what_was_measured(effort: Any) -> None:
     profile = run(needs_layers(3 if effort is THOROUGH else 4), effort)
-    assert profile.correction.selector is SelectorName.TWO_STEP
+    assert profile.correction.selector is SelectorName.BALANCED
     assert profile.correction.full_layers == (3 if effort is THOROUGH else 4)
     assert profile.correction.suspects == min(0.4 if effort is QUICK else 0.2, 1.0)
     assert profile.measured.top1 == 1.0
