@@ -96,7 +96,7 @@ class LayerEvidence:
 
     def question_mass(self) -> torch.Tensor:
         """See `token_select.Evidence`; without a layer L*-1, of L* alone."""
-        question_Q = _last_run(self._new_Q)
+        question_Q = last_run(self._new_Q)
         layers = range(max(0, self._layer - 1), self._layer + 1)
         masses = [self._mass(layer, question_Q) for layer in layers]
         return torch.stack([mass / mass.sum().clamp_min(1e-30) for mass in masses]).sum(dim=0)
@@ -136,7 +136,23 @@ class LayerEvidence:
         return self._decoder.sum_over_ranks(mass_N)[self._candidates_S]
 
 
-def _last_run(positions: torch.Tensor) -> torch.Tensor:
+def attention_peaks(
+    decoder: PagedDecoder[Any],
+    layer: int,
+    asking_Q: torch.Tensor,
+    queries_at: QueriesAt,
+    count: int,
+) -> torch.Tensor:
+    """The most attention [N] that any head of any of the asking tokens gives to each position."""
+    positions_Q = _evenly_spaced(asking_Q, MAX_QUERIES)
+    attention = LayerAttention(decoder, layer, count)
+    peaks_N = torch.zeros(count, device=positions_Q.device)
+    for _, weights in attention.weights(queries_at(layer, positions_Q), positions_Q):
+        peaks_N = torch.maximum(peaks_N, weights.amax(dim=(0, 1)))
+    return decoder.max_over_ranks(peaks_N)
+
+
+def last_run(positions: torch.Tensor) -> torch.Tensor:
     """The last stretch of neighbouring positions: where a prompt's question stands."""
     breaks = (positions[1:] != positions[:-1] + 1).nonzero().flatten()
     return positions[int(breaks[-1]) + 1 :] if len(breaks) else positions

@@ -1,8 +1,10 @@
 """One sparse prefill: full early layers, selection, sparse later layers, in slices.
 
 Below L* = `full_layers`, new tokens and *suspects* are computed (suspects: reused tokens whose
-context is likely to change them; all reused tokens where nothing is known). At L* the fresh K and V
-of these are written too (they are needed to choose), and the new tokens' queries choose among the
+context is likely to change them; all reused tokens where nothing is known). Then the *sought* are
+found, other reused tokens that the question attends to most at L*-1, and become suspects too: a
+change that nobody expected matters most where the question looks. At L* the fresh K and V of all
+these are written (they are needed to choose), and the new tokens' queries choose among the
 suspects. From L* on, hidden states exist only for new and chosen tokens. Whoever is not computed is
 served by its loaded K and V:
 
@@ -22,14 +24,14 @@ suspects), C tokens computed from L* on (new and chosen).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from raysparsex.sparse.decoder import HiddenState, PagedDecoder, Projection, SegmentLoader
-from raysparsex.sparse.evidence import LayerEvidence
+from raysparsex.sparse.evidence import LayerEvidence, attention_peaks, last_run
 from raysparsex.sparse.token_select import Selector, strongest
 
 
@@ -53,6 +55,8 @@ class PrefillTask:
     picks: int
     """How many suspects are recomputed in the sparse layers; more than there are counts as all."""
     seed: int
+    sought: int = 0
+    """How many other reused tokens the question may add to the suspects."""
     learns: bool = False
     """Whether `deviation_S` is wanted, also where the selector does not ask for it."""
 
@@ -83,20 +87,24 @@ class SparsePrefill:
         positions_T = task.first + torch.arange(len(task.tokens_T), device=task.tokens_T.device)
         self._end = task.first + len(positions_T)
         self._reused_R = positions_T[task.reused_T]
-        self._suspects_S = self._reused_R[task.suspects_R]
         self._new_Q = positions_T[~task.reused_T]
-        renewed_T = ~task.reused_T
-        renewed_T[self._suspects_S - task.first] = True
-        self._renewed_P = positions_T[renewed_T]
-        self._suspected_P = task.reused_T[renewed_T]
-        self._picks = min(task.picks, len(self._suspects_S))
-        self._chooses = 0 < self._picks < len(self._suspects_S)
+        self._suspect(task.suspects_R)
         self._entering: dict[int, HiddenState] = {}
         self._spent = 0
         assert task.full_layers > 0 or len(self._suspects_S) == len(self._reused_R)
         self.deviation_S: torch.Tensor | None = None
         """Behind the run of a task that `learns`: change of each suspect's K and V at L*, float32,
         equal on all ranks; None at L* = 0, where there is none, and where all layers are full."""
+
+    def _suspect(self, suspects_R: torch.Tensor) -> None:
+        """From now on these reused tokens are the suspects."""
+        self.suspects_R = suspects_R
+        self._suspects_S = self._reused_R[suspects_R]
+        renewed = torch.cat((self._new_Q, self._suspects_S)).sort()
+        self._renewed_P = renewed.values
+        self._suspected_P = renewed.indices >= len(self._new_Q)
+        self._picks = min(self._task.picks, len(self._suspects_S))
+        self._chooses = 0 < self._picks < len(self._suspects_S)
 
     @property
     def picks(self) -> int:
@@ -111,6 +119,7 @@ class SparsePrefill:
         yield from self._full_layers()
         if self._first_sparse == self._decoder.layer_count:
             return
+        yield from self._seek()
         changes: list[torch.Tensor] = []
         if self._picks < len(self._suspects_S) or self._task.learns:
             yield from self._fresh_layer(changes)
@@ -121,14 +130,19 @@ class SparsePrefill:
         yield from self._sparse_layers(computed_C)
 
     def _full_layers(self) -> Iterator[None]:
-        """Layers 0..L*-1 for new tokens and suspects; keeps the states that enter the layers of
-        selection."""
+        """Layers 0..L*-1 for new tokens and suspects."""
         yield from self._load_unsuspected()
         layers = self._layers_of_selection()
-        kept: dict[int, list[HiddenState]] = {layer: [] for layer in layers}
-        tokens_P = self._task.tokens_T[self._renewed_P - self._task.first]
-        for chunk in self._chunks(self._renewed_P):
-            at = self._decoder.place(self._renewed_P[chunk])
+        self._entering = yield from self._computed_below(self._renewed_P, layers)
+
+    def _computed_below(
+        self, positions_P: torch.Tensor, keeping: set[int]
+    ) -> Generator[None, None, dict[int, HiddenState]]:
+        """Layers 0..L*-1 for these tokens; returns the states that enter the layers to keep."""
+        kept: dict[int, list[HiddenState]] = {layer: [] for layer in keeping}
+        tokens_P = self._task.tokens_T[positions_P - self._task.first]
+        for chunk in self._chunks(positions_P):
+            at = self._decoder.place(positions_P[chunk])
             state = self._decoder.embed(tokens_P[chunk])
             for layer in range(self._first_sparse):
                 if layer in kept:
@@ -137,7 +151,35 @@ class SparsePrefill:
                 yield from self._spend(len(state.hidden_TE))
             if self._first_sparse in kept:
                 kept[self._first_sparse].append(state)
-        self._entering = {layer: HiddenState.concatenated(parts) for layer, parts in kept.items()}
+        return {layer: HiddenState.concatenated(parts) for layer, parts in kept.items()}
+
+    def _seek(self) -> Iterator[None]:
+        """Make suspects of the tokens that the question looks at, as far as they are none yet."""
+        if not self._seeks:
+            return
+        layer = self._first_sparse - 1
+        mass_R = attention_peaks(
+            self._decoder, layer, last_run(self._new_Q), self._queries_at, self._end
+        )[self._reused_R]
+        yield from self._spend(self._end - self._task.first)  # it looked at all keys
+        sought = strongest(mass_R.masked_fill(self._task.suspects_R, -1.0), self._task.sought)
+        sought_R = torch.zeros_like(self._task.suspects_R)
+        sought_R[sought] = True
+        sought_R &= ~self._task.suspects_R
+        before_P = self._renewed_P
+        entering = yield from self._computed_below(self._reused_R[sought_R], set(self._entering))
+        self._suspect(self._task.suspects_R | sought_R)
+        order = torch.cat((before_P, self._reused_R[sought_R])).argsort()
+        self._entering = {
+            layer: HiddenState.concatenated((state, entering[layer])).rows(order)
+            for layer, state in self._entering.items()
+        }
+
+    @property
+    def _seeks(self) -> bool:
+        """Whether there are tokens to be sought, and someone who asks."""
+        rest = len(self._reused_R) - len(self._suspects_S)
+        return self._first_sparse > 0 and min(rest, self._task.sought, len(self._new_Q)) > 0
 
     def _load_unsuspected(self) -> Iterator[None]:
         """K and V of the reused tokens that are not computed, at L* and below."""
@@ -153,8 +195,8 @@ class SparsePrefill:
     def _layers_of_selection(self) -> set[int]:
         if self._first_sparse == self._decoder.layer_count:
             return set()
-        looks_back = self._chooses and self._task.selector.looks_back and self._first_sparse > 0
-        return {self._first_sparse - looks_back, self._first_sparse}
+        looks_back = self._chooses and self._task.selector.looks_back or self._seeks
+        return {self._first_sparse - (looks_back and self._first_sparse > 0), self._first_sparse}
 
     def _fresh_layer(self, changes: list[torch.Tensor]) -> Iterator[None]:
         """K and V of new tokens and suspects at L* into the cache; appends their squared changes,
@@ -176,7 +218,7 @@ class SparsePrefill:
 
     def _loaded_suspects(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         key_RGD, value_RGD = self._loader.load(layer)
-        return key_RGD[self._task.suspects_R], value_RGD[self._task.suspects_R]
+        return key_RGD[self.suspects_R], value_RGD[self.suspects_R]
 
     def _chosen(self, changes: list[torch.Tensor]) -> torch.Tensor:
         """Positions of the suspects that the sparse layers recompute."""
@@ -188,7 +230,7 @@ class SparsePrefill:
             candidates_S=self._suspects_S,
             new_Q=self._new_Q,
             squared_change_S2=torch.cat(changes),
-            run_offsets_S=self._task.run_offsets_R[self._task.suspects_R],
+            run_offsets_S=self._task.run_offsets_R[self.suspects_R],
             queries_at=self._queries_at,
             count=self._end,
             seed=self._task.seed,

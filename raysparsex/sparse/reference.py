@@ -158,6 +158,7 @@ def sparse_prefill(
     selector: SelectorName,
     picks: int,
     suspects: Collection[int] | None = None,
+    sought: int = 0,
 ) -> Outcome:
     """The algorithm of `prefill.py`, spelt out; `suspects` None: all reused tokens.
 
@@ -170,14 +171,18 @@ def sparse_prefill(
     candidates = reused.clone()
     if suspects is not None:
         candidates &= torch.tensor([place in suspects for place in range(count)])
-    computed = ~reused | candidates
-    states, positions = model.embed(tokens)[computed], torch.arange(count)[computed]
-    weights_by_layer: list[torch.Tensor] = []
-    for layer in range(full_layers):
-        query, keys, values = _projected(model, layer, states, computed, reuse)
-        attended, weights = model.attend(query, positions, keys, values)
-        weights_by_layer.append(_spread(weights, computed))
-        states = model.finish_layer(layer, states, attended)
+    below = _Below(model, tokens, reuse, full_layers)
+    last = torch.arange(count) == count - 1  # vLLM computes it, when all else is done
+    below.compute(~reused & ~last | candidates)
+    if 0 < full_layers < model.sizes.layers:
+        late = _sought(below.attention(full_layers - 1), reused, candidates, sought)
+        below.compute(late)
+        candidates |= late
+    below.compute(last)
+    computed, states = ~reused | candidates, below.states[-1]
+    positions = torch.arange(count)[computed]
+    states = states[computed]
+    weights_by_layer = [below.attention(full_layers - 1)] if full_layers else []
     if full_layers == model.sizes.layers:
         return Outcome(model.logits(states[-1]), [])
 
@@ -202,6 +207,62 @@ def sparse_prefill(
         attended, _ = model.attend(query, positions, keys, values)
         states = model.finish_layer(layer, states, attended)
     return Outcome(model.logits(states[-1]), chosen)
+
+
+class _Below:
+    """Layers 0..L*-1, computed for some tokens, and then for some more."""
+
+    def __init__(
+        self, model: ReferenceLlama, tokens: Sequence[int], reuse: Sequence[Reuse], layers: int
+    ) -> None:
+        self._model = model
+        embedded = model.embed(tokens)
+        self.states = [torch.zeros_like(embedded) for _ in range(layers)] + [embedded.clone()]
+        """[N, E] entering each layer, the last behind all of them; zeros where not computed."""
+        self.states[0] = embedded
+        self._computed = torch.zeros(len(tokens), dtype=torch.bool)
+        blank = [torch.zeros_like(part) for part in model.project(0, embedded)[1:]]
+        self._kv = [_loaded(blank[0], blank[1], reuse, layer) for layer in range(layers)]
+
+    def compute(self, places: torch.Tensor) -> None:
+        """These tokens see those before, as they are by now."""
+        self._computed = self._computed | places
+        if not places.any():
+            return
+        positions = torch.arange(len(places))[places]
+        for layer, (keys, values) in enumerate(self._kv):
+            states = self.states[layer][places]
+            query, keys[places], values[places] = self._model.project(layer, states)
+            attended, _ = self._model.attend(query, positions, keys, values)
+            self.states[layer + 1][places] = self._model.finish_layer(layer, states, attended)
+
+    def attention(self, layer: int) -> torch.Tensor:
+        """Weights [H, N, N] of a layer; tokens that were not computed attend to none."""
+        places = self._computed
+        query, _, _ = self._model.project(layer, self.states[layer][places])
+        positions = torch.arange(len(places))[places]
+        return _spread(self._model.attend(query, positions, *self._kv[layer])[1], places)
+
+
+def _sought(
+    weights: torch.Tensor, reused: torch.Tensor, suspected: torch.Tensor, count: int
+) -> torch.Tensor:
+    """Bool mask [N]: reused tokens that the question looks at most, and that are no suspects."""
+    asking = _question(reused)
+    asking[-1] = False  # the last prompt token belongs to vLLM: its query has no vote
+    peaks = weights[:, asking].amax(dim=(0, 1))
+    rest = (reused & ~suspected).nonzero().flatten().tolist()
+    found = torch.zeros_like(reused)
+    for place in sorted(rest, key=lambda p: (-peaks[p].item(), p))[:count]:
+        found[place] = True
+    return found
+
+
+def _question(reused: torch.Tensor) -> torch.Tensor:
+    """Bool mask [N]: new tokens behind all that is reused."""
+    question = ~reused
+    question[: int(reused.nonzero()[-1])] = False
+    return question
 
 
 def _projected(
@@ -279,7 +340,7 @@ class _Evidence:
             count = len(self.reused)
             return torch.tensor([-float(self.run_offsets.get(p, count)) for p in range(count)])
         if selector is SelectorName.QUERY_TWO_STAGE:
-            masses = [self._mass(weights, self._question()) for weights in self.weights]
+            masses = [self._mass(weights, _question(self.reused)) for weights in self.weights]
             return torch.stack([self._normalised(mass) for mass in masses]).sum(dim=0)
         return self._two_step(mass) if selector is SelectorName.TWO_STEP else mass * 0
 
@@ -302,12 +363,6 @@ class _Evidence:
         asking = asking.clone()
         asking[-1] = False  # the last prompt token belongs to vLLM: its query has no vote
         return weights[:, asking].sum(dim=(0, 1))
-
-    def _question(self) -> torch.Tensor:
-        question = ~self.reused
-        last_reused = int(self.reused.nonzero()[-1])
-        question[:last_reused] = False
-        return question
 
     def _normalised(self, scores: torch.Tensor) -> torch.Tensor:
         kept = scores * self.candidates

@@ -17,16 +17,22 @@ from raysparsex.sparse.sensitivity import (
     ContextSensitivity,
     FittedSensitivity,
     explored,
+    prominence,
     raised,
     sampled,
     suspects,
 )
 
-EXPLORED = 0.02
+EXPLORED = 0.01
 """Share of the other tokens that are suspects at random."""
 LESSON = 16
 """Where the share is the engine's own to find, one prefill in so many computes all tokens, as long
 as that still teaches it something."""
+WIDER = 1.6
+"""So many times more suspects among tokens that were never reused."""
+SOUGHT = 0.02
+"""Share of the reused tokens that the question may add to the suspects; at least FEWEST_SOUGHT."""
+FEWEST_SOUGHT = 4
 FADING = 0.9
 """What was seen of a token counts this much less at each later reuse."""
 
@@ -38,6 +44,8 @@ class Suspicion:
     suspects_R: torch.Tensor
     teaching_R: torch.Tensor
     """Those of them that were not picked for being sensitive: what they show holds for all."""
+    sought: int
+    """How many more the question may add when it is known where it looks."""
     full_layers: int
     spans: Sequence[ReusedSpan]
     features_RF: torch.Tensor
@@ -69,11 +77,17 @@ class SuspectFinder:
             share = 1.0 if is_lesson else model.share()
         device = features_RF.device
         chosen = teaching = torch.ones(len(features_RF), dtype=torch.bool, device=device)
+        sought = 0
         if share < 1:
             seen_R = self._seen_of(spans, full_layers).to(device)
             teaching = explored(len(seen_R), EXPLORED, seed).to(device)
+            unseen = float(seen_R.isnan().float().mean())
+            share = min(1.0, share * (1 + (WIDER - 1) * unseen))
             chosen = suspects(raised(predicted_R, seen_R), share) | teaching
-        return Suspicion(chosen, teaching, full_layers, spans, features_RF, predicted_R, seed)
+            sought = max(FEWEST_SOUGHT, round(SOUGHT * len(chosen)))
+        return Suspicion(
+            chosen, teaching, sought, full_layers, spans, features_RF, predicted_R, seed
+        )
 
     def learn(self, suspicion: Suspicion, deviation_S: torch.Tensor) -> None:
         """The suspects' K and V changed by so much at L*."""
@@ -81,13 +95,13 @@ class SuspectFinder:
         mask_R = suspicion.suspects_R
         if suspicion.predicted_R is not None and bool(mask_R.all()):
             model.place(suspicion.predicted_R, deviation_S)
-        teaching_S = suspicion.teaching_R[mask_R]
-        changed = deviation_S[teaching_S]
-        rows = sampled(len(changed), suspicion.seed).to(changed.device)
-        model.learn(suspicion.features_RF[suspicion.teaching_R][rows], changed[rows])
-        change_R = torch.full((len(mask_R),), float("nan"))
-        change_R[mask_R.cpu()] = deviation_S.float().cpu()
-        self._see(suspicion, change_R)
+        prominence_S = prominence(deviation_S.float(), len(mask_R))
+        teaching = prominence_S[suspicion.teaching_R[mask_R]]
+        rows = sampled(len(teaching), suspicion.seed).to(teaching.device)
+        model.learn(suspicion.features_RF[suspicion.teaching_R][rows], teaching[rows])
+        prominence_R = torch.zeros(len(mask_R))  # of those not computed too: they were met
+        prominence_R[mask_R.cpu()] = prominence_S.cpu()
+        self._see(suspicion, prominence_R)
 
     def forget(self, segment: SegmentId) -> None:
         """The segment leaves the store, or is replaced; an unknown one is fine."""
@@ -109,34 +123,33 @@ class SuspectFinder:
             part = torch.full((span.end - span.start,), float("nan"))
             seen = self._seen.get(span.segment)
             if seen is not None and seen.full_layers == full_layers:
-                known = seen.change[span.offset : span.offset + len(part)]
+                known = seen.prominence[span.offset : span.offset + len(part)]
                 part[: len(known)] = known.float()
             parts.append(part)
         return torch.cat(parts)
 
-    def _see(self, suspicion: Suspicion, change_R: torch.Tensor) -> None:
+    def _see(self, suspicion: Suspicion, prominence_R: torch.Tensor) -> None:
         start = 0
         for span in suspicion.spans:
             count = span.end - span.start
             seen = self._seen.get(span.segment)
             if seen is None or seen.full_layers != suspicion.full_layers:
                 seen = _Seen(suspicion.full_layers, torch.empty(0, dtype=torch.float16))
-            self._seen[span.segment] = seen.with_rows(span.offset, change_R[start : start + count])
+            self._seen[span.segment] = seen.with_rows(span.offset, prominence_R[start : start + count])
             start += count
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Change of a segment's tokens at L*, fading; NaN: never seen. As long as was seen so far."""
+    """Prominence of a segment's tokens, fading; NaN: never reused. As long as was reused so far."""
 
     full_layers: int
-    change: torch.Tensor
+    prominence: torch.Tensor
 
-    def with_rows(self, first: int, change: torch.Tensor) -> _Seen:
-        """With a newer observation of tokens [first, first + len(change))."""
-        missing = max(0, first + len(change) - len(self.change))
-        seen = torch.nn.functional.pad(self.change, (0, missing), value=float("nan"))
-        rows = slice(first, first + len(change))
-        largest = torch.finfo(torch.float16).max
-        seen[rows] = torch.fmax(seen[rows].float() * FADING, change).clamp(max=largest).half()
+    def with_rows(self, first: int, prominence: torch.Tensor) -> _Seen:
+        """With a newer observation of tokens [first, first + len(prominence))."""
+        missing = max(0, first + len(prominence) - len(self.prominence))
+        seen = torch.nn.functional.pad(self.prominence, (0, missing), value=float("nan"))
+        rows = slice(first, first + len(prominence))
+        seen[rows] = torch.fmax(seen[rows].float() * FADING, prominence).half()
         return _Seen(self.full_layers, seen)

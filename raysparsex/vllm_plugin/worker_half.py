@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -172,8 +172,10 @@ class WorkerHalf:
     ) -> Iterator[None]:
         yield from prefill.run()
         if prefill.deviation_S is not None:
-            self.finder.learn(suspicion, prefill.deviation_S)
-        suspects = int(suspicion.suspects_R.sum())
+            self.finder.learn(
+                replace(suspicion, suspects_R=prefill.suspects_R), prefill.deviation_S
+            )
+        suspects = int(prefill.suspects_R.sum())
         self._end(job.request, JobOutcome(suspects=suspects, recomputed=prefill.picks))
 
     def _run_slices(self, slices: int) -> None:
@@ -233,6 +235,7 @@ def _task(job: PrefillJob, suspicion: Suspicion, device: torch.device) -> Prefil
         first=plan.prefix_tokens,
         reused_T=reused.to(device),
         suspects_R=suspicion.suspects_R,
+        sought=suspicion.sought,
         run_offsets_R=_run_offsets(plan.reused).to(device),
         full_layers=plan.full_layers,
         selector=SELECTORS[plan.selector],

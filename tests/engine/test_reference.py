@@ -37,11 +37,12 @@ OTHERS = ["balanced", "kv_deviation", "boundary", "query_two_stage", "mass_and_d
 
 
 @pytest.mark.parametrize(
-    ("selector", "full_layers", "suspected"),
+    ("selector", "full_layers", "suspected", "sought"),
     [
-        *product(["two_step", "sparse_q", "none"], [0, 1, 3, 6], [1.0]),
-        *product(OTHERS, [1, 3], [1.0]),
-        *product(["two_step", "balanced"], [1, 3], [0.4]),
+        *product(["two_step", "sparse_q", "none"], [0, 1, 3, 6], [1.0], [0]),
+        *product(OTHERS, [1, 3], [1.0], [0]),
+        *product(["two_step", "balanced"], [1, 3], [0.4], [0, 9]),
+        ("none", 3, 0.4, 9),
     ],
 )
 def test_sparse_prefill_agrees_with_the_reference(
@@ -50,6 +51,7 @@ def test_sparse_prefill_agrees_with_the_reference(
     selector: str,
     full_layers: int,
     suspected: float,
+    sought: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rng = random.Random(full_layers)
@@ -61,7 +63,7 @@ def test_sparse_prefill_agrees_with_the_reference(
 
     places = [*range(23, 143), *range(152, 302)]
     suspects = set(places) if suspected == 1 else set(rng.sample(places, 108))
-    _suspect(engine, [place in suspects for place in places], monkeypatch)
+    _suspect(engine, [place in suspects for place in places], sought, monkeypatch)
 
     answer = engine.one(
         prompt, reuse="sparse", selector=selector, full_layers=full_layers, budget=0.2
@@ -81,20 +83,23 @@ def test_sparse_prefill_agrees_with_the_reference(
         selector=SelectorName(selector),
         picks=answer.reuse["recomputed_tokens"],
         suspects=suspects,
+        sought=sought,
     )
-    assert answer.reuse["suspects"] == len(suspects)
+    assert answer.reuse["suspects"] == len(suspects) + sought
     expected = outcome.logits.log_softmax(-1)
     for token, logprob in answer.logprobs[0].items():
         assert logprob == pytest.approx(expected[token].item(), abs=TOLERANCE)
 
 
-def _suspect(engine: Engine, mask: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the engine take these of the reused tokens for suspects."""
+def _suspect(
+    engine: Engine, mask: list[bool], sought: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Have the engine take these of the reused tokens for suspects, and seek so many more."""
     finder = engine.worker.finder
     find = finder.find
 
     def found(*args: Any) -> Suspicion:
-        return replace(find(*args), suspects_R=torch.tensor(mask))
+        return replace(find(*args), suspects_R=torch.tensor(mask), sought=sought)
 
     monkeypatch.setattr(finder, "find", found)
 

@@ -53,6 +53,7 @@ class Run:
         bounds: SliceBounds = LARGE,
         reused: set[int] = REUSED,
         suspects: set[int] | None = None,
+        sought: int = 0,
         learns: bool = False,
     ) -> None:
         self.decoder = FakeDecoder(layers=LAYERS, length=PREFIX + COUNT)
@@ -77,6 +78,7 @@ class Run:
             selector=SELECTORS[selector],
             picks=picks,
             seed=7,
+            sought=sought,
             learns=learns,
         )
         self.prefill = SparsePrefill(self.task, self.decoder, self.loader, bounds)
@@ -103,7 +105,7 @@ class Run:
             and one.layer == LAYERS - 1
             and one.positions == two.positions
         ]
-        suspects = int(self.task.suspects_R.sum())
+        suspects = int(self.prefill.suspects_R.sum())
         if self.prefill._first_sparse == LAYERS - 1 and self.task.picks < suspects:
             covered = list(accumulate(len(call.positions) for call in written))
             return written[covered.index(len(NEW) + suspects) + 1 :]
@@ -383,3 +385,85 @@ def test_nothing_is_learned_where_no_context_has_come_in_or_nobody_asked() -> No
     assert Run(full_layers=0, learns=True).to_the_end().prefill.deviation_S is None
     assert Run(full_layers=2, learns=False).to_the_end().prefill.deviation_S is None
     assert Run(full_layers=LAYERS, learns=True).to_the_end().prefill.deviation_S is None
+
+
+SOUGHT = 4
+
+
+def suspects_of(run: Run) -> set[int]:
+    return {sorted(REUSED)[row] for row in run.prefill.suspects_R.nonzero().flatten().tolist()}
+
+
+@pytest.mark.parametrize("chunk", [3, 10**9])
+@pytest.mark.parametrize("full_layers", [1, 2, 3])
+def test_what_the_question_looks_at_is_computed_too_and_last(full_layers: int, chunk: int) -> None:
+    bounds = SliceBounds(10**9, chunk)
+    run = Run(full_layers=full_layers, suspects=SUSPECTS, sought=SOUGHT, bounds=bounds)
+    run.to_the_end()
+    added = suspects_of(run) - SUSPECTS
+    assert len(added) == SOUGHT
+    for layer in range(full_layers):
+        assert run.forwarded(layer) == [*sorted(NEW | SUSPECTS), *sorted(added)]
+
+
+def test_the_sought_are_those_that_any_new_token_behind_them_attends_to_most() -> None:
+    run = Run(full_layers=3, suspects=SUSPECTS, sought=SOUGHT)
+    seen: list[torch.Tensor] = []
+    read_keys = run.decoder.read_keys
+
+    def watched(layer: int, count: int) -> torch.Tensor:
+        keys = read_keys(layer, count)
+        seen.append(keys.clone() if layer == 2 else torch.empty(0))
+        return keys
+
+    run.decoder.read_keys = watched  # type: ignore[method-assign]
+    run.to_the_end()
+    question = torch.arange(80, PREFIX + COUNT)
+    queries = _queries(2, question)
+    groups = seen[0].shape[1]
+    keys = seen[0].repeat_interleave(queries.shape[1] // groups, dim=1)
+    scores = torch.einsum("qhd,nhd->hqn", queries, keys.to(queries)) * run.decoder.scale
+    hidden = torch.arange(PREFIX + COUNT) > question[:, None]
+    peaks = scores.masked_fill(hidden, float("-inf")).softmax(-1).amax((0, 1))
+    rest = sorted(REUSED - SUSPECTS, key=lambda place: -peaks[place].item())
+    assert suspects_of(run) - SUSPECTS == set(rest[:SOUGHT])
+
+
+def _queries(layer: int, positions: torch.Tensor) -> torch.Tensor:
+    """Queries of new tokens at a layer, from a prefill of the same task that keeps them."""
+    fresh = Run(full_layers=3, suspects=SUSPECTS)
+    states: dict[str, torch.Tensor] = {}
+
+    class Spy:
+        looks_back = True
+
+        def scores(self, evidence: Evidence, count: int) -> torch.Tensor:
+            states["queries"] = evidence._queries_at(layer, positions)  # type: ignore[attr-defined]
+            return torch.arange(count)
+
+    for _ in SparsePrefill(
+        replace(fresh.task, selector=Spy()), fresh.decoder, fresh.loader, LARGE
+    ).run():
+        pass
+    return states["queries"]
+
+
+@pytest.mark.parametrize("sought", [1, SOUGHT, 10**6])
+def test_any_way_of_slicing_seeks_the_same(sought: int) -> None:
+    whole = Run(full_layers=2, suspects=SUSPECTS, sought=sought).to_the_end()
+    sliced = Run(
+        full_layers=2, suspects=SUSPECTS, sought=sought, bounds=SliceBounds(17, 11)
+    ).to_the_end()
+    assert suspects_of(sliced) == suspects_of(whole)
+    assert sliced.chosen == whole.chosen
+    torch.testing.assert_close(sliced.decoder.keys, whole.decoder.keys, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("picks", [0, 9, 10**6])
+def test_where_all_are_suspects_or_no_layer_is_full_nobody_is_sought(picks: int) -> None:
+    for layers in (0, 2, LAYERS):
+        plain = Run(full_layers=layers, picks=picks).to_the_end()
+        seeking = Run(full_layers=layers, picks=picks, sought=5).to_the_end()
+        assert [call.positions for call in seeking.decoder.calls] == [
+            call.positions for call in plain.decoder.calls
+        ]

@@ -14,6 +14,7 @@ from raysparsex.sparse.sensitivity import (
     ContextSensitivity,
     explored,
     feature_layers,
+    prominence,
     raised,
     sampled,
     suspects,
@@ -147,3 +148,20 @@ def test_features_come_from_layers_spread_over_the_depth() -> None:
     assert feature_layers(8) == (1, 3, 5, 7)
     assert feature_layers(2) == (0, 1)
     assert feature_layers(32) == (4, 12, 20, 28)
+
+
+def test_prominence_is_the_place_among_all_reused_tokens_whatever_the_scale() -> None:
+    change = torch.arange(100.0)
+    places = prominence(change, 100)
+    assert places[-1] == 1
+    assert places[:70].eq(0).all()
+    assert (places[70:].diff() > 0).all()
+    torch.testing.assert_close(prominence(change * 50, 100), places)
+
+
+def test_tokens_that_were_not_computed_are_taken_to_have_changed_less() -> None:
+    assert prominence(torch.tensor([3.0, 9.0]), 200).min() > 0.9
+
+
+def test_where_nothing_changed_nothing_is_prominent() -> None:
+    assert prominence(torch.zeros(50), 50).eq(0).all()

@@ -6,7 +6,7 @@ import torch
 
 from raysparsex.segment.coverage import ReusedSpan
 from raysparsex.sparse.sensitivity import FittedSensitivity
-from raysparsex.vllm_plugin.suspicion import EXPLORED, SuspectFinder, Suspicion
+from raysparsex.vllm_plugin.suspicion import EXPLORED, WIDER, SuspectFinder, Suspicion
 from tests.fakes.segments import segment_id, span
 
 LAYERS = 4
@@ -100,7 +100,7 @@ def test_what_was_picked_for_being_sensitive_teaches_nothing_about_the_others() 
 
 
 def test_now_and_then_a_prefill_computes_all_tokens_while_that_teaches_something() -> None:
-    weights = FittedSensitivity((1.0,) + (0.0,) * 6, (10,) * 50)
+    weights = FittedSensitivity((1.0,) + (0.0,) * 6, (500,) + (0,) * 49)
     profiled = SuspectFinder({LAYERS: weights})
     assert not find(profiled, None, seed=32).suspects_R.all()
     learning = SuspectFinder({LAYERS: weights})
@@ -109,3 +109,13 @@ def test_now_and_then_a_prefill_computes_all_tokens_while_that_teaches_something
     assert find(learning, None, seed=32).suspects_R.all()
     assert not find(learning, None, seed=33).suspects_R.all()
     assert not find(learning, 0.2, seed=32).suspects_R.all()
+
+
+def test_tokens_that_were_never_reused_are_looked_at_more_widely() -> None:
+    fitted = FittedSensitivity((1.0,) + (0.0,) * 6, (500,) + (0,) * 49)
+    finder = SuspectFinder({LAYERS: fitted})
+    first = find(finder, 0.2)
+    finder.learn(first, torch.ones(int(first.suspects_R.sum())))
+    second = find(finder, 0.2)
+    assert int(first.suspects_R.sum()) >= 0.2 * WIDER * 200
+    assert int(second.suspects_R.sum()) < int(first.suspects_R.sum())
