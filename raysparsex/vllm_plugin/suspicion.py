@@ -28,7 +28,7 @@ EXPLORED = 0.01
 LESSON = 16
 """Where the share is the engine's own to find, one prefill in so many computes all tokens, as long
 as that still teaches it something."""
-WIDER = 1.6
+WIDER = 2.0
 """So many times more suspects among tokens that were never reused."""
 SOUGHT = 0.02
 """Share of the reused tokens that the question may add to the suspects; at least FEWEST_SOUGHT."""
