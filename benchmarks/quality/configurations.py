@@ -23,8 +23,6 @@ FULL_LAYERS = (0, 1, 2, 3)
 SELECTORS = tuple(str(name) for name in SelectorName if name not in ("none", "all"))
 RIVALS = ("sparse_q", "kv_deviation", "boundary")
 """The published rules that the default has to match."""
-QUICK_RIVALS = ("sparse_q", "kv_deviation")
-"""Those of them that come near it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ def default_points(
 
 def _quick(defaults: Defaults, cross: bool) -> list[Point]:
     """The selectors differ where one segment is not enough."""
-    names = (defaults.selector, *QUICK_RIVALS) if cross else ()
+    names = (defaults.selector, *RIVALS) if cross else ()
     compared = (Point(name, defaults.budget, defaults.full_layers) for name in names)
     return [*default_points(defaults, ["isolated"]), Point("none", 0.0, 0), *compared]
 
