@@ -22,6 +22,7 @@ import raysparsex
 from .ingress import ReuseIngress, model_cards, with_routes
 from .llm_replica import LocalModelCallback, ReuseServer
 from .settings import EngineConfig, Settings, model_id, model_source
+from .tenants import load_tenants
 
 CONNECTOR = "RaySparseXConnector"
 CONNECTOR_MODULE = "raysparsex.vllm_plugin.connector"
@@ -42,7 +43,7 @@ def build_app(settings: Settings, retry_failed_start: bool = True) -> Applicatio
     retries = {} if retry_failed_start else {"max_constructor_retry_count": 1}
     server = build_llm_deployment(config, name_prefix="llm:", override_serve_options=retries)
     ingress = serve.deployment(
-        with_routes(ReuseIngress),
+        with_routes(ReuseIngress, load_tenants(settings.tenants)),
         name="openai",
         num_replicas=1,
         max_ongoing_requests=1_000_000,

@@ -1,7 +1,7 @@
 """The HTTP side: OpenAI's endpoints, with requests checked before they reach a replica.
 
-`ray.serve.llm` does the work; this subclass checks `kv_transfer_params` and gives every error
-OpenAI's form. Which replica answers is the request router's choice.
+`ray.serve.llm` does the work; this subclass finds the tenant, checks `kv_transfer_params` and gives
+every error OpenAI's form. Which replica answers is the request router's choice.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from ray.llm._internal.common.errors import VLLM_CLIENT_ERRORS
 from ray.llm._internal.serve.core.configs.openai_api_models import (
@@ -23,11 +23,13 @@ from ray.serve.llm import LLMConfig
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from starlette.responses import PlainTextResponse, Response
 
-from raysparsex.config import parse_request
+from raysparsex.config import ReuseMode, ReuseParams, parse_request
 from raysparsex.errors import InvalidRequest
+from raysparsex.segment.trust_scope import TrustScope
 
 from .metrics import page
 from .openai_errors import RequestRefused, install_handlers, refusal_response, refused_by_engine
+from .tenants import ANYBODY, Tenant, Tenants, salt_of
 
 ENDPOINTS: dict[str, Callable[[FastAPI], Any]] = {
     **{name: DEFAULT_ENDPOINTS[name] for name in ("models", "model_data", "completions", "chat")},
@@ -35,6 +37,10 @@ ENDPOINTS: dict[str, Callable[[FastAPI], Any]] = {
     "engine_facts": lambda app: app.get("/raysparsex/engine"),
     "metrics": lambda app: app.get("/metrics"),
 }
+
+
+OPEN_PATHS = ("/metrics",)
+"""Asked without a key: a page that names no tenant and no text."""
 
 
 class ReuseIngress(OpenAiIngress):
@@ -53,7 +59,9 @@ class ReuseIngress(OpenAiIngress):
     async def _process_llm_request(
         self, body: Any, call_method: str, raw_request: Request | None = None
     ) -> Response:
-        _check(body)
+        params = _check(body)
+        tenant = raw_request.state.tenant if raw_request else ANYBODY
+        _bind_to(tenant, body, params)
         response: Response = await super()._process_llm_request(body, call_method, raw_request)
         return response
 
@@ -75,19 +83,35 @@ class ReuseIngress(OpenAiIngress):
             yield response
 
 
-def _check(body: Any) -> None:
+def _check(body: Any) -> ReuseParams:
     """What neither pydantic nor the engine checks, or what they refuse without naming the field."""
     if getattr(body, "messages", None) == []:
         raise RequestRefused(400, "messages: is empty; allowed: at least one", "messages")
     try:
-        parse_request(body.kv_transfer_params)
+        return parse_request(body.kv_transfer_params)
     except InvalidRequest as error:
         raise RequestRefused(400, str(error), error.field, "invalid_value") from error
 
 
-def with_routes(ingress: type[OpenAiIngress]) -> Any:
+def _bind_to(tenant: Tenant, body: Any, params: ReuseParams) -> None:
+    """Give the request its tenant's salt. What is for everybody is computed exactly and kept."""
+    scope = TrustScope(params.scope) if params.scope else None
+    body.cache_salt = salt_of(tenant, body.cache_salt, scope)
+    if scope is TrustScope.PUBLIC:
+        if params.publish is False or params.reuse not in (None, ReuseMode.EXACT):
+            message = "kv_transfer_params.scope: public goes with mode exact and is published"
+            raise RequestRefused(400, message, "kv_transfer_params.scope", "invalid_value")
+        body.kv_transfer_params = {**body.kv_transfer_params, "reuse": ReuseMode.EXACT.value}
+
+
+def with_routes(ingress: type[OpenAiIngress], tenants: Tenants) -> Any:
     """The class with its HTTP routes, as Ray Serve wants it."""
-    app = FastAPI(title="RaySparseX", strict_content_type=False)
+
+    async def admit(request: Request) -> None:
+        if request.url.path not in OPEN_PATHS:
+            request.state.tenant = tenants.tenant_of(request.headers.get("authorization"))
+
+    app = FastAPI(title="RaySparseX", strict_content_type=False, dependencies=[Depends(admit)])
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"])
     app.add_middleware(SetRequestIdMiddleware)
     install_handlers(app)

@@ -27,6 +27,8 @@ from raysparsex.config import (
 )
 from raysparsex.errors import InvalidConfig
 
+from .tenants_config import TenantsConfig
+
 PREFIX = "RAYSPARSEX_"
 CONFIG_VARIABLE = "RAYSPARSEX_CONFIG"
 EMBEDDED_MODEL = "raysparsex-tiny"
@@ -96,6 +98,7 @@ class Settings(_Section):
     store: StoreConfig = StoreConfig()
     slice: SliceConfig = SliceConfig()
     gate: GateConfig = GateConfig()
+    tenants: TenantsConfig = TenantsConfig()
 
     def for_plugin(self) -> ReuseSettings:
         """The part that the vLLM plugin reads."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -190,6 +190,9 @@ class ReuseParams(_Frozen):
     """False: leaves neither segments nor prefix blocks nor sensitivities behind, and reads no
     prefix; for checks and measurements."""
     segments: tuple[Annotated[StrictInt, Field(ge=0)], ...] = ()
+    scope: Literal["graph", "tenant", "public"] | None = None
+    """Who may share what the request leaves; unset: graph with a `cache_salt`, else tenant. Settled
+    by the HTTP server, which knows tenants; the engine sees a salt."""
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -34,9 +34,17 @@ class Candidate:
 
 
 def candidates(
-    segments: PromptSegments, *, depth: int, reused: Iterable[ReusedSpan] = (), first: int = 0
+    segments: PromptSegments,
+    *,
+    depth: int,
+    reused: Iterable[ReusedSpan] = (),
+    first: int = 0,
+    public: bool = False,
 ) -> Iterator[Candidate]:
-    """The publishable segments of a text: those from `first` on that touch no reused span."""
+    """The publishable segments of a text: those from `first` on that touch no reused span.
+
+    `public`: all of the text may be read by everybody, so no segment holds a private context.
+    """
     kept_out = np.zeros(len(segments.tokens), dtype=bool)
     kept_out[: max(0, first - segments.offset)] = True
     for span in reused:
@@ -51,7 +59,7 @@ def candidates(
             tokens=token_bytes(segments.tokens[begin:end]),
             base_position=start,
             depth=depth,
-            context_free=start == 0,
+            context_free=public or start == 0,
             previous=neighbours[index],
             following=neighbours[index + 2],
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TypeVar
 
 from raysparsex.config import ReuseMode, ReuseParams, ReuseSettings, SelectorName
+from raysparsex.ids import SegmentId, TrustSalt
 from raysparsex.plan.correction import Correction, safe_correction
 from raysparsex.plan.planner import PlanLimits, make_plan
 from raysparsex.plan.reuse_plan import ReusePlan
-from raysparsex.segment.coverage import FindRecord, find_coverage
+from raysparsex.segment.coverage import FindRecord, SegmentRecord, find_coverage
 from raysparsex.segment.identity import SegmentHasher
+from raysparsex.segment.trust_scope import PUBLIC_SALT
 from raysparsex.vllm_plugin.engine_facts import EngineFacts
 from raysparsex.vllm_plugin.prompt_segments import PromptSegments
 from raysparsex.vllm_plugin.tracked_request import TrackedRequest
@@ -24,6 +26,7 @@ class RequestPlanner:
         self._settings = settings
         self._facts = facts
         self._find = find
+        self._public = SegmentHasher(facts.fingerprint, PUBLIC_SALT)
         reuse = settings.reuse
         self._limits = PlanLimits(reuse.min_reused_tokens, reuse.min_reused_share)
 
@@ -38,7 +41,7 @@ class RequestPlanner:
         coverage = find_coverage(
             prompt.tokens,
             prompt.cuts,
-            prompt.ids,
+            self._readable(prompt, tracked.salt),
             self._find,
             first=tracked.prefix_tokens,
             last=len(prompt.tokens) - 1,
@@ -53,6 +56,21 @@ class RequestPlanner:
             correction=self._correction(tracked.params),
             limits=self._limits,
         )
+
+    def _readable(self, prompt: PromptSegments, salt: TrustSalt) -> list[SegmentId]:
+        """For each segment the id to read: the request's own scope, else the public one."""
+        if salt == PUBLIC_SALT:
+            return prompt.ids
+        shared = self._public.ids(prompt.tokens, prompt.cuts)
+        # Both are looked up, whatever the first finds: how long it takes must not tell.
+        found = [
+            (self._find(one), self._find(other))
+            for one, other in zip(prompt.ids, shared, strict=True)
+        ]
+        return [
+            other if own is None and public is not None and _is_open(public) else one
+            for one, other, (own, public) in zip(prompt.ids, shared, found, strict=True)
+        ]
 
     def why_outside(self, plan: ReusePlan) -> str | None:
         """What of this plan lies outside of what was calibrated; None: nothing, or no profile."""
@@ -84,6 +102,11 @@ class RequestPlanner:
             full_layers=full,
             suspects=known.suspects if suspects is None else float(suspects),
         )
+
+
+def _is_open(record: SegmentRecord) -> bool:
+    """Whether it was computed exactly, and behind public text only."""
+    return record.context_free and record.depth == 0
 
 
 def _first(asked: T | None, configured: T | None, known: T) -> T:

@@ -275,7 +275,9 @@ class SchedulerHalf:
         first = tracked.prefix_tokens if tracked.prefix_depth > 0 else 0
         reused = tracked.plan.reused if tracked.plan else ()
         segments = self._planner.segments(tracked)
-        return candidates(segments, depth=tracked.depth, reused=reused, first=first)
+        return candidates(
+            segments, depth=tracked.depth, reused=reused, first=first, public=tracked.is_public
+        )
 
     def _is_of_use(self, tracked: TrackedRequest) -> bool:
         """Whether others may and could reuse what this request computes."""
@@ -291,6 +293,8 @@ class SchedulerHalf:
         self._queue_prompt(tracked)
         if not tracked.publishes:
             return False
+        if tracked.is_public:  # what a model says about a document is not the document
+            return owner in self._queue.requests()
         try:
             output = self._planner.segments(tracked).of_output(
                 request.all_token_ids[request.num_prompt_tokens : computed]

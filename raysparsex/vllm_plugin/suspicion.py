@@ -135,7 +135,9 @@ class SuspectFinder:
             seen = self._seen.get(span.segment)
             if seen is None or seen.full_layers != suspicion.full_layers:
                 seen = _Seen(suspicion.full_layers, torch.empty(0, dtype=torch.float16))
-            self._seen[span.segment] = seen.with_rows(span.offset, prominence_R[start : start + count])
+            self._seen[span.segment] = seen.with_rows(
+                span.offset, prominence_R[start : start + count]
+            )
             start += count
 
 

@@ -9,6 +9,7 @@ from raysparsex.config import ReuseMode, ReuseParams, parse_request
 from raysparsex.errors import InvalidRequest
 from raysparsex.ids import RequestId, TrustSalt
 from raysparsex.plan.reuse_plan import ReusePlan
+from raysparsex.segment.trust_scope import PUBLIC_SALT
 from raysparsex.vllm_plugin.metadata import JobOutcome
 from raysparsex.vllm_plugin.prompt_segments import PromptSegments
 
@@ -55,6 +56,11 @@ class TrackedRequest:
         return self.params.publish is False
 
     @property
+    def is_public(self) -> bool:
+        """Whether everybody may read what it leaves."""
+        return self.salt == PUBLIC_SALT
+
+    @property
     def prompt_is_computed(self) -> bool:
         """Whether all steps that compute the prompt have been scheduled, and none undone."""
         return bool(self.request.num_computed_tokens >= self.request.num_prompt_tokens)
@@ -82,6 +88,8 @@ def tracked_request(request: Request, default_mode: ReuseMode) -> TrackedRequest
         # Only without our HTTP server, which answers 400 before it comes to this.
         unfit, params = unfit or f"invalid parameters: {problem}", ReuseParams()
     mode = params.reuse or default_mode
+    if salt == PUBLIC_SALT and mode is ReuseMode.SPARSE:
+        mode = ReuseMode.EXACT  # only what was computed exactly is for everybody
     if unfit is None:
         publishes = mode is not ReuseMode.OFF and params.publish is not False
         return TrackedRequest(request, mode, params, salt, publishes=publishes)

@@ -98,7 +98,9 @@ def test_an_unknown_parameter_is_refused_and_the_known_ones_are_listed() -> None
     problem = refusal({"bugdet": 0.1})
     assert problem.field == "kv_transfer_params.bugdet"
     assert problem.problem == "unknown key"
-    assert problem.allowed == "reuse, budget, full_layers, selector, suspects, publish, segments"
+    assert problem.allowed == (
+        "reuse, budget, full_layers, selector, suspects, publish, segments, scope"
+    )
 
 
 @pytest.mark.parametrize("params", ["sparse", [1], 7], ids=str)

@@ -232,7 +232,7 @@ def test_a_cautious_request_computes_more_and_says_why() -> None:
         "budget": 0.5,
         "suspects": 1.0,
         "full_layers": 4,
-        "selector": "two_step",
+        "selector": "balanced",
         "segments": [2],
     }
     said = output.kv_transfer_params["reuse"]["fallback"]
@@ -274,7 +274,7 @@ def test_a_probe_serves_exactly_and_tries_the_level_below_behind_the_users_back(
     assert sent == {"selector": "none", "reuse": "off"}
     ((tried, _),) = world.engine.calls
     assert tried == {
-        "selector": "two_step",
+        "selector": "balanced",
         "budget": 0.5,
         "suspects": 1.0,
         "full_layers": 4,

@@ -1,17 +1,13 @@
-"""The command `raysparsex`. Parses arguments, shows progress, and turns errors into one line each.
+"""`raysparsex calibrate`: loads a model, measures its corrections, writes the profile.
 
-    raysparsex calibrate --model M     finds the cheapest correction that a model allows
-
-Loads neither torch nor vLLM before a command needs them. Exit codes: 0 done, 1 failed, 2 wrong
-input, 130 interrupted.
+What is measured and how it is searched is `raysparsex.calibration`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -35,12 +31,11 @@ from raysparsex.calibration.report import described, how_it_is_found
 from raysparsex.calibration.run import QUICK, THOROUGH, Effort, Samples, calibrate, in_parts
 from raysparsex.calibration.search import Grid, Part, grid_for
 from raysparsex.calibration.workload import Draft, workload_digest
+from raysparsex.cli.arguments import count, positive, progress, share
 from raysparsex.config import SelectorName
-from raysparsex.errors import InvalidConfig, InvalidInput, RaySparseXError, UnsupportedModel
+from raysparsex.errors import InvalidConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from raysparsex.vllm_plugin.offline_engine import OfflineEngine
 
 CALIBRATE = """\
@@ -66,32 +61,8 @@ with another target asks only what is not known yet.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
-    try:
-        return command(options)
-    except (InvalidInput, UnsupportedModel) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RaySparseXError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="raysparsex", description=raysparsex.__doc__)
-    parser.add_argument("--version", action="version", version=raysparsex.__version__)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_calibrate(commands)
-    return parser
-
-
-def _add_calibrate(commands: Any) -> None:
+def add_to(commands: Any) -> None:
+    """Add the command and its options."""
     parser = commands.add_parser(
         "calibrate",
         help="find the cheapest correction that a model allows",
@@ -102,21 +73,21 @@ def _add_calibrate(commands: Any) -> None:
     add = parser.add_argument
     add("--model", required=True, help="a folder, a Hugging Face name, or raysparsex-tiny")
     add("--prompts", nargs="+", type=Path, metavar="FILE", default=[], help="sample prompts; below")
-    add("--max-kl", type=_positive, default=0.05, help="mean KL allowed, in nats (%(default)s)")
-    add("--min-top1", type=_share, default=0.99, help="share of equal top tokens (%(default)s)")
-    add("--samples", type=_count, help=f"prompts to choose by, and as many to confirm by"
+    add("--max-kl", type=positive, default=0.05, help="mean KL allowed, in nats (%(default)s)")
+    add("--min-top1", type=share, default=0.99, help="share of equal top tokens (%(default)s)")
+    add("--samples", type=count, help=f"prompts to choose by, and as many to confirm by"
         f" ({THOROUGH.samples}; quick: {QUICK.samples})")  # fmt: skip
     add("--selector", type=SelectorName, choices=list(SelectorName), metavar="NAME",
         help="try this selector only")  # fmt: skip
-    add("--full-layers", type=_count, help="try this number of full layers only")
-    add("--budget", type=_share, help="try this budget only")
-    add("--suspects", type=_share, help="try this share of suspects only")
+    add("--full-layers", type=count, help="try this number of full layers only")
+    add("--budget", type=share, help="try this budget only")
+    add("--suspects", type=share, help="try this share of suspects only")
     add("--quick", action="store_true", help="few prompts and corrections, no margin for luck")
     add("--seed", type=int, default=0, help="of prompts and orders (%(default)s)")
     add("--output", type=Path, help="the profile (~/.cache/raysparsex/profiles, by model)")
     add("--json", action="store_true", help="print the profile as JSON")
     add("--dtype", default="auto", help="the one that will be served with (%(default)s)")
-    add("--threads", type=_count, help="CPU threads (all)")
+    add("--threads", type=count, help="CPU threads (all)")
     parser.set_defaults(command=_calibrate)
 
 
@@ -242,7 +213,7 @@ def _measured(
     grid: Grid,
 ) -> Profile:
     per_measurement = len(samples[Part.CHOOSING])
-    with _progress() as bar:
+    with progress("measuring", "prompts") as bar:
 
         def expect(measurements: int) -> None:
             bar.total = bar.n + measurements * per_measurement
@@ -263,20 +234,6 @@ def _measured(
         )
 
 
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """A bar with the time left; the total is an estimate that gets better."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    shape = "{desc} |{bar}| {n_fmt}/{total_fmt} prompts, {elapsed}, {remaining} left"
-    pause = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(
-        desc="measuring", total=0, bar_format=shape, file=sys.stderr, mininterval=pause
-    ) as bar:
-        yield bar
-        bar.total = bar.n
-
-
 def _tell(profile: Profile, output: Path, options: argparse.Namespace) -> None:
     if options.json:
         print(profile.model_dump_json(indent=2))
@@ -295,28 +252,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0 and up to 1")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or more")
-    return value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

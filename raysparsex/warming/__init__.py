@@ -1,0 +1,1 @@
+"""Computing documents on a server before anybody asks about them."""
