@@ -38,7 +38,7 @@ INGRESS_CPUS = 0.1
 
 def build_app(settings: Settings, retry_failed_start: bool = True) -> Application:
     """The application for `serve run` and `serve.run`."""
-    on_gpu = _has_gpu()
+    on_gpu = _is_on_gpu(settings.engine)
     config = llm_config(settings, on_gpu)
     retries = {} if retry_failed_start else {"max_constructor_retry_count": 1}
     server = build_llm_deployment(config, name_prefix="llm:", override_serve_options=retries)
@@ -133,7 +133,7 @@ def _kv_transfer(settings: Settings) -> dict[str, Any]:
 
 def _placement(engine: EngineConfig, on_gpu: bool) -> dict[str, Any]:
     device = {"GPU": 1} if on_gpu else {"CPU": REPLICA_CPUS}
-    return {"bundle_per_worker": device, "strategy": "PACK"}
+    return {"bundle_per_worker": device, "strategy": "STRICT_PACK"}
 
 
 def _replicas(engine: EngineConfig) -> dict[str, Any]:
@@ -171,7 +171,10 @@ def _process_environment(settings: Settings, on_gpu: bool) -> dict[str, str]:
     return environment
 
 
-def _has_gpu() -> bool:
+def _is_on_gpu(engine: EngineConfig) -> bool:
+    """As configured; an autoscaled cluster without a GPU node yet cannot tell by itself."""
+    if engine.device != "auto":
+        return engine.device == "gpu"
     if ray.is_initialized():
         return bool(ray.cluster_resources().get("GPU", 0) > 0)
     return os.path.exists("/dev/nvidiactl")

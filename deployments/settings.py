@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -51,6 +51,9 @@ class ServerConfig(_Section):
 class EngineConfig(_Section):
     """What vLLM is told. Unset values are vLLM's own defaults, or fitted to the machine."""
 
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="'cpu', 'gpu', or 'auto': a GPU if the cluster has one at the start"
+    )
     max_model_len: int | None = Field(
         None,
         ge=1,
