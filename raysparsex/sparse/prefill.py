@@ -195,7 +195,7 @@ class SparsePrefill:
     def _layers_of_selection(self) -> set[int]:
         if self._first_sparse == self._decoder.layer_count:
             return set()
-        looks_back = self._chooses and self._task.selector.looks_back or self._seeks
+        looks_back = (self._chooses and self._task.selector.looks_back) or self._seeks
         return {self._first_sparse - (looks_back and self._first_sparse > 0), self._first_sparse}
 
     def _fresh_layer(self, changes: list[torch.Tensor]) -> Iterator[None]:

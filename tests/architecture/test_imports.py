@@ -23,7 +23,7 @@ OURS: dict[str, str] = {
     "raysparsex.segment": f"{CORE} raysparsex.config raysparsex.segment",
     "raysparsex.registry": f"{CORE} raysparsex.config raysparsex.segment raysparsex.registry",
     "raysparsex.plan": f"{CORE} raysparsex.config raysparsex.segment raysparsex.plan",
-    "raysparsex.store": f"{CORE} raysparsex.config raysparsex.store",
+    "raysparsex.store": f"{CORE} raysparsex.config raysparsex.segment raysparsex.store",
     "raysparsex.sparse": f"{CORE} raysparsex.config raysparsex.sparse",
     "raysparsex.routing": f"{CORE} raysparsex.config raysparsex.segment raysparsex.registry"
     " raysparsex.routing",

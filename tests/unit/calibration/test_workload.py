@@ -114,7 +114,9 @@ def test_other_text_is_that_of_other_prompts() -> None:
     drafts = [draft(rng) for _ in range(6)]
     for number, sample in enumerate(samples_of(drafts, rng)):
         own = runs(Text(sample.prompt.tokens, ()))
-        rest = runs(Text(tuple(t for i, d in enumerate(drafts) if i != number for p in d for t in p), ()))
+        rest = runs(
+            Text(tuple(t for i, d in enumerate(drafts) if i != number for p in d for t in p), ())
+        )
         lead = sample.learning.tokens[:24]
         assert not runs(Text(lead, ())) & own
         assert runs(Text(lead, ()), size=16) & rest

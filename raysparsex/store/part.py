@@ -1,0 +1,156 @@
+"""One rank's KV of one segment as an object of a shared store: self-describing, and self-checking.
+
+    packed part    (seal, header, (buffer, ...))
+                     │      │        └ bytes of the KV, or of codes and scales (`quantized`)
+                     │      └ record, rank, encoding, shapes, checksum of each buffer
+                     └ checksum of the header
+
+Buffers are numpy arrays, which Ray hands over without a copy; a reader gets tensors over the
+store's own memory. Knows no Ray.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xxhash
+
+from raysparsex.errors import CorruptSegment, ReuseFailed
+from raysparsex.ids import SegmentId
+from raysparsex.segment.coverage import SegmentRecord
+from raysparsex.store.checksum import checksum
+from raysparsex.store.node_ledger import Offer, UnitKey
+from raysparsex.store.quantized import Encoding, decoded, encoded
+
+# The store's memory is read-only, and nobody writes to loaded KV.
+warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
+
+Buffer = npt.NDArray[np.uint8]
+PackedPart = tuple[bytes, bytes, tuple[Buffer, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPart:
+    """KV [layers, 2, tokens, kv_heads, head_size] of one rank's heads, and whose it is."""
+
+    record: SegmentRecord
+    kv: torch.Tensor
+    """On the host. Of a part that was read: not to be written to."""
+    rank: int = 0
+    ranks: int = 1
+
+    @property
+    def key(self) -> UnitKey:
+        return UnitKey(self.record.id, self.ranks)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPart:
+    """A part to be published."""
+
+    part: SegmentPart
+    tenant: str
+    recompute_seconds: float
+    """What computing the whole segment again would cost."""
+    origin: str
+    """Names the publication, alike on all ranks."""
+
+    def offer(self, size: int | None = None) -> Offer:
+        """How the store is asked for it; `size` in bytes, by default that of the KV."""
+        return Offer(
+            segment=self.part.record.id,
+            bytes=self.part.kv.nbytes if size is None else size,
+            depth=self.part.record.depth,
+            tenant=self.tenant,
+            recompute_seconds=self.recompute_seconds,
+            rank=self.part.rank,
+            ranks=self.part.ranks,
+            origin=self.origin,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What was fetched, and why the rest was not."""
+
+    kv: dict[SegmentId, torch.Tensor] = field(default_factory=dict)
+    """Over the object store's memory where not decoded: not to be written to. As long as a tensor
+    lives its bytes stay occupied, evicted or not."""
+    failed: dict[SegmentId, ReuseFailed] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    record: SegmentRecord
+    rank: int
+    ranks: int
+    dtype: torch.dtype
+    """Of the KV, once decoded."""
+    layout: tuple[tuple[torch.dtype, tuple[int, ...]], ...]
+    """Of each buffer."""
+    checksums: tuple[bytes, ...]
+
+
+def packed(part: SegmentPart, encoding: Encoding = Encoding.NATIVE) -> PackedPart:
+    """The part as an object; native buffers share the tensor's memory."""
+    _, tensors = encoded(part.kv, encoding)
+    whole = [tensor.contiguous() for tensor in tensors]
+    buffers = tuple(_bytes_of(tensor) for tensor in whole)
+    segment = part.record.id
+    header = _Header(
+        record=part.record,
+        rank=part.rank,
+        ranks=part.ranks,
+        dtype=part.kv.dtype,
+        layout=tuple((tensor.dtype, tuple(tensor.shape)) for tensor in whole),
+        checksums=tuple(checksum(segment, torch.from_numpy(buffer)) for buffer in buffers),
+    )
+    written = pickle.dumps(header)
+    return xxhash.xxh3_128_digest(written), written, buffers
+
+
+def packed_bytes(part: PackedPart) -> int:
+    """What it takes in the store."""
+    _, header, buffers = part
+    return len(header) + sum(buffer.nbytes for buffer in buffers)
+
+
+def unpacked(part: PackedPart, key: UnitKey, rank: int) -> SegmentPart:
+    """The part that was packed. Raises CorruptSegment unless it is whole and the one asked for."""
+    name = f"part {rank} of {key.ranks} of segment {key.segment.hex()}"
+    try:
+        seal, written, buffers = part
+        # Before anything is made of it.
+        if xxhash.xxh3_128_digest(written) != seal:
+            raise CorruptSegment(f"the header of {name} changed in the store")
+        header: _Header = pickle.loads(written)
+        asked = (key.segment, key.ranks, rank)
+        if (header.record.id, header.ranks, header.rank) != asked:
+            raise CorruptSegment(f"another part lies in the place of {name}")
+        kv = _read(header, buffers, name)
+    except CorruptSegment:
+        raise
+    except Exception as problem:
+        raise CorruptSegment(f"{name} is not readable: {problem}") from problem
+    return SegmentPart(header.record, kv, rank, key.ranks)
+
+
+def _read(header: _Header, buffers: tuple[Buffer, ...], name: str) -> torch.Tensor:
+    tensors = []
+    expected = zip(buffers, header.layout, header.checksums, strict=True)
+    for buffer, (dtype, shape), sealed in expected:
+        flat = torch.from_numpy(buffer)
+        if checksum(header.record.id, flat) != sealed:
+            raise CorruptSegment(f"the bytes of {name} changed in the store")
+        tensors.append(flat.view(dtype).reshape(shape))
+    return decoded(tuple(tensors), header.dtype)
+
+
+def _bytes_of(tensor: torch.Tensor) -> Buffer:
+    array: Buffer = tensor.reshape(-1).view(torch.uint8).numpy()
+    return array

@@ -1,0 +1,263 @@
+"""A process's way to the segment stores of a Ray cluster: publish, look up, fetch.
+
+    engine process ──one object per batch──► store actor of the node ──owns──► one object per part
+    reader ◄──references── store actor;  reader ◄──KV, no copy── object store of the reader's node
+
+Objects die with the process that put them, so the actor (`deployments.node_store`) puts its own
+ones. It is found by name; this module knows its methods, not its class. Every call waits at most
+`timeout`, and every failure is a `ReuseFailed`: the caller computes instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+import torch
+from ray.actor import ActorHandle
+from ray.exceptions import (
+    GetTimeoutError,
+    ObjectStoreFullError,
+    OutOfDiskError,
+    RayActorError,
+    RayError,
+)
+
+from raysparsex.errors import CorruptSegment, ReuseFailed, SegmentUnavailable, StoreFull
+from raysparsex.ids import SegmentId
+from raysparsex.segment.coverage import SegmentRecord
+from raysparsex.store.names import NAMESPACE, store_name
+from raysparsex.store.node_ledger import Offer, UnitKey
+from raysparsex.store.part import (
+    Fetched,
+    PackedPart,
+    SharedPart,
+    packed,
+    packed_bytes,
+    unpacked,
+)
+from raysparsex.store.quantized import Encoding, is_available
+
+
+def join_cluster(address: str | None = None) -> bool:
+    """Connect this process, as a driver unless it is in Ray already; whether it was connected here.
+
+    `address`: of the cluster's GCS; unset: RAY_ADDRESS, which vLLM sets for the processes it starts
+    inside Ray. Call it from a thread other than the main one: there Ray leaves signals alone.
+    """
+    if ray.is_initialized():
+        return False
+    ray.init(
+        address=address or "auto",
+        namespace=NAMESPACE,
+        configure_logging=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    return True
+
+
+_Batch = list[tuple[SharedPart, PackedPart]]
+
+
+class RayStoreClient:
+    """One process's client of all nodes' stores. Its methods may be called from several threads.
+
+    Unless another is named, the store is that of the node this process runs on. Ranks that run on
+    different nodes name one node, so that all parts of a segment are in one store.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str | None = None,
+        encoding: Encoding = Encoding.NATIVE,
+        timeout: float = 5.0,
+        batch_bytes: int = 64 << 20,
+    ) -> None:
+        """The process is in the cluster already (`join_cluster`). `node`: a Ray node id, in hex.
+
+        `batch_bytes`: bytes on their way at once; the object store holds them beside its budget.
+        """
+        assert is_available(encoding)
+        self.node: str = node or ray.get_runtime_context().get_node_id()
+        self._encoding = encoding
+        self._timeout = timeout
+        self._batch_bytes = batch_bytes
+        self._stores: dict[str, ActorHandle[Any]] = {}
+
+    def wants(self, offers: Sequence[Offer]) -> list[bool]:
+        """Which of these parts the store would take. Raises SegmentUnavailable without a store."""
+        answer: list[bool] = self._ask(self.node, "wants", offers)
+        return answer
+
+    def publish(self, parts: Sequence[SharedPart]) -> int:
+        """Hand over what the store wants of these; how many parts it holds now because of it.
+
+        Raises StoreFull when the object store has no room for a batch, SegmentUnavailable when the
+        store does not answer; batches before that stay published.
+        """
+        wanted = self.wants([shared.offer() for shared in parts])
+        chosen = [shared for shared, wish in zip(parts, wanted, strict=True) if wish]
+        return sum(map(self._publish, self._batches(chosen)))
+
+    def records(
+        self, segments: Sequence[SegmentId], *, ranks: int = 1, node: str | None = None
+    ) -> dict[SegmentId, SegmentRecord]:
+        """The records of those that are held with all parts. Raises SegmentUnavailable."""
+        keys = [UnitKey(segment, ranks) for segment in segments]
+        found = self._ask(node or self.node, "records", keys)
+        return {record.id: record for record in found if record is not None}
+
+    def fetch(
+        self,
+        records: Sequence[SegmentRecord],
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        node: str | None = None,
+        timeout: float | None = None,
+    ) -> Fetched:
+        """This rank's KV of segments, as the plan knows them; never raises for one of them.
+
+        From a store on another node Ray brings the bytes here. SegmentUnavailable: not held, held
+        as computed at another place by now, lost, or not here in time. CorruptSegment: damaged.
+        """
+        until = time.monotonic() + (self._timeout if timeout is None else timeout)
+        store = node or self.node
+        keys = [UnitKey(record.id, ranks) for record in records]
+        fetched = Fetched()
+        try:
+            references = self._ask(store, "locate", keys, rank, until=until)
+            objects = _objects(references, until)
+        except ReuseFailed as problem:
+            fetched.failed.update((record.id, problem) for record in records)
+            return fetched
+        for record, found in zip(records, objects, strict=True):
+            try:
+                fetched.kv[record.id] = _checked(found, record, rank, ranks)
+            except ReuseFailed as problem:
+                fetched.failed[record.id] = problem
+        self._report(store, ranks, fetched)
+        return fetched
+
+    def pin(self, owner: str, segments: Sequence[SegmentId], seconds: float, ranks: int = 1) -> int:
+        """Keep segments for so long, instead of what the owner pinned before; how many it holds."""
+        kept: int = self._ask(
+            self.node, "pin", owner, [UnitKey(s, ranks) for s in segments], seconds
+        )
+        return kept
+
+    def unpin(self, owner: str) -> None:
+        """Release the owner's pins."""
+        self._ask(self.node, "unpin", owner)
+
+    def _batches(
+        self, parts: Iterable[SharedPart]
+    ) -> Iterator[list[tuple[SharedPart, PackedPart]]]:
+        batch: list[tuple[SharedPart, PackedPart]] = []
+        size = 0
+        for shared in parts:
+            part = packed(shared.part, self._encoding)
+            if batch and size + packed_bytes(part) > self._batch_bytes:
+                yield batch
+                batch, size = [], 0
+            batch.append((shared, part))
+            size += packed_bytes(part)
+        if batch:
+            yield batch
+
+    def _publish(self, batch: _Batch) -> int:
+        offers = [shared.offer(packed_bytes(part)) for shared, part in batch]
+        records = [shared.part.record for shared, _ in batch]
+        try:
+            reference = ray.put([part for _, part in batch])
+        except (ObjectStoreFullError, OutOfDiskError) as problem:
+            raise StoreFull(f"no room for {len(batch)} segments on their way") from problem
+        # In a list, or Ray would resolve it before the store can refuse.
+        accepted: int = self._ask(self.node, "publish", offers, records, [reference])
+        return accepted
+
+    def _report(self, store: str, ranks: int, fetched: Fetched) -> None:
+        """Tell the store what it holds in vain, and wait for no answer."""
+        bad = [
+            UnitKey(segment, ranks)
+            for segment, problem in fetched.failed.items()
+            if isinstance(problem, CorruptSegment | _Lost)
+        ]
+        if bad:
+            with contextlib.suppress(ReuseFailed, RayError):
+                self._store(store).discard.remote(bad)
+
+    def _store(self, node: str) -> ActorHandle[Any]:
+        if node not in self._stores:
+            try:
+                self._stores[node] = ray.get_actor(store_name(node), namespace=NAMESPACE)
+            except (ValueError, RayError) as problem:
+                raise SegmentUnavailable(f"node {node} has no segment store") from problem
+        return self._stores[node]
+
+    def _ask(self, node: str, method: str, *arguments: Any, until: float | None = None) -> Any:
+        seconds = self._timeout if until is None else _left(until)
+        try:
+            return ray.get(getattr(self._store(node), method).remote(*arguments), timeout=seconds)
+        except RayActorError as problem:
+            # It may come back under its name, as another actor if its node was replaced.
+            self._stores.pop(node, None)
+            raise SegmentUnavailable(f"the segment store of node {node} is gone") from problem
+        except RayError as problem:
+            raise SegmentUnavailable(
+                f"the segment store of node {node} does not answer: {type(problem).__name__}"
+            ) from problem
+
+
+class _Lost(SegmentUnavailable):
+    """The store refers to an object that is no more."""
+
+
+def _objects(references: list[Any], until: float) -> list[PackedPart | ReuseFailed]:
+    """Each part, or why it is not here."""
+    present = [reference for reference in references if reference is not None]
+    try:
+        got = iter(ray.get(present, timeout=_left(until)))
+        return [_NOT_HELD if reference is None else next(got) for reference in references]
+    except RayError:
+        # One that is lost fails all of them. What is here comes at once.
+        return [_object(reference, until) for reference in references]
+
+
+def _object(reference: Any, until: float) -> PackedPart | ReuseFailed:
+    if reference is None:
+        return _NOT_HELD
+    try:
+        part: PackedPart = ray.get(reference, timeout=_left(until))
+        return part
+    except GetTimeoutError:
+        return SegmentUnavailable("a segment did not arrive in time")
+    except RayError as problem:
+        return _Lost(f"a segment is lost: {type(problem).__name__}")
+
+
+_NOT_HELD = SegmentUnavailable("the segment is not in this store")
+
+
+def _checked(
+    found: PackedPart | ReuseFailed, record: SegmentRecord, rank: int, ranks: int
+) -> torch.Tensor:
+    """The KV, if it is what the plan counts on."""
+    if isinstance(found, ReuseFailed):
+        raise found
+    part = unpacked(found, UnitKey(record.id, ranks), rank)
+    # Its neighbours may be others: they are not its own.
+    if replace(part.record, previous=record.previous, following=record.following) != record:
+        raise SegmentUnavailable(f"segment {record.id.hex()} was computed at another place")
+    return part.kv
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - time.monotonic())

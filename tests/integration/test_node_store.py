@@ -1,0 +1,447 @@
+"""Stores over Ray's object store, on two raylets: who dies, who keeps, and what is never wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from deployments.node_store import NodeStoreSettings, ensure_node_store
+from deployments.node_store_client import NodeStoreClient, store_nodes
+from raysparsex.errors import CorruptSegment, SegmentUnavailable
+from raysparsex.store.node_ledger import UnitKey
+from raysparsex.store.part import SharedPart, packed
+from raysparsex.store.quantized import Encoding
+from raysparsex.store.ray_objects import RayStoreClient
+from tests.fakes.segments import segment_id
+from tests.fakes.shared_parts import TOKEN_BYTES, kv, shared_part
+
+ROOT = Path(__file__).parents[2]
+OBJECT_STORE_BYTES = 150 << 20
+BUDGET_BYTES = 32 << 20
+SEGMENT_TOKENS = (1 << 20) // TOKEN_BYTES
+"""Tokens whose KV is one MiB."""
+
+
+@dataclass(frozen=True)
+class TwoNodes:
+    """A cluster of two raylets with a store each; this process is on the first."""
+
+    cluster: Cluster
+    address: str
+    here: str
+    there: str
+    stores: dict[str, Any]
+
+    def ask(self, method: str, *arguments: Any, node: str | None = None) -> Any:
+        store = self.stores[node or self.here]
+        return ray.get(getattr(store, method).remote(*arguments), timeout=20)
+
+    def unaccounted(self) -> float:
+        """MiB of the object stores that are in use beside what the stores count."""
+        total = ray.cluster_resources()["object_store_memory"]
+        free: float = ray.available_resources()["object_store_memory"]
+        counted = sum(self.gauges(node)["bytes"] for node in self.stores)
+        return (total - free - counted) / (1 << 20)
+
+    def gauges(self, node: str | None = None) -> dict[str, float]:
+        figures: dict[str, float] = self.ask("gauges", node=node)
+        return figures
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[TwoNodes]:
+    size = {"num_cpus": 2, "object_store_memory": OBJECT_STORE_BYTES}
+    cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
+    try:
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        here = ray.get_runtime_context().get_node_id()
+        there = cluster.add_node(**size).node_id
+        settings = NodeStoreSettings(
+            memory_bytes=BUDGET_BYTES, quotas={"small": 2 << 20}, sweep_seconds=0.2
+        )
+        stores = {node: ensure_node_store(node, settings) for node in (here, there)}
+        yield TwoNodes(cluster, cluster.address, here, there, stores)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture
+def client(nodes: TwoNodes) -> Iterator[RayStoreClient]:
+    """On the first node; afterwards both stores' books agree, and nothing is pinned or waits."""
+    yield RayStoreClient(timeout=20)
+    gc.collect()
+    for node in (nodes.here, nodes.there):
+        nodes.ask("check_integrity", node=node)
+        gauges = nodes.gauges(node)
+        assert gauges["pending_batches"] == gauges["pinned_segments"] == 0
+
+
+def unique(count: int, tokens: int = SEGMENT_TOKENS, **facts: Any) -> list[SharedPart]:
+    """Parts of segments that no other test has."""
+    run = uuid.uuid4().hex[:10]
+    return [shared_part(f"{run}{i}", tokens, seed=i, **facts) for i in range(count)]
+
+
+def wait_for(holds: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def keys(parts: list[SharedPart]) -> list[UnitKey]:
+    return [shared.part.key for shared in parts]
+
+
+def test_what_was_published_comes_back_on_the_same_node(client: RayStoreClient) -> None:
+    parts = unique(20, tokens=3)
+    assert client.publish(parts) == 20
+    records = [shared.part.record for shared in parts]
+    found = client.records([record.id for record in records] + [segment_id("unknown")])
+    assert found == {record.id: record for record in records}
+    fetched = client.fetch(records)
+    assert not fetched.failed
+    for shared in parts:
+        assert torch.equal(fetched.kv[shared.part.record.id], shared.part.kv)
+
+
+def test_a_fetch_on_the_same_node_copies_nothing(client: RayStoreClient) -> None:
+    (shared,) = unique(1)
+    client.publish([shared])
+    first, second = (client.fetch([shared.part.record]).kv.popitem()[1] for _ in range(2))
+    assert first.data_ptr() == second.data_ptr()
+
+
+def test_the_first_publisher_wins_and_a_second_put_travels_nowhere(
+    nodes: TwoNodes, client: RayStoreClient
+) -> None:
+    (shared,) = unique(1)
+    client.publish([shared])
+    before = nodes.gauges()
+    again = SharedPart(shared.part, shared.tenant, 1.0, origin="another publisher")
+    assert client.wants([again.offer()]) == [False]
+    assert client.publish([again]) == 0
+    after = nodes.gauges()
+    assert after["stored_parts"] == before["stored_parts"]
+    assert after["refused_parts"] == before["refused_parts"]
+
+
+def test_a_shallower_copy_replaces_a_deeper_one_and_old_plans_do_not_get_its_bytes(
+    client: RayStoreClient,
+) -> None:
+    name = uuid.uuid4().hex[:10]
+    deep = shared_part(name, seed=1, depth=2, base_position=100, origin="deep")
+    exact = shared_part(name, seed=2, depth=0, base_position=7, origin="exact")
+    assert client.publish([deep]) == 1
+    assert client.publish([exact]) == 1
+    planned = deep.part.record
+    assert "another place" in str(client.fetch([planned]).failed[planned.id])
+    assert torch.equal(client.fetch([exact.part.record]).kv[planned.id], exact.part.kv)
+
+
+PUBLISHER = """
+import os, signal, sys, threading
+from raysparsex.store.ray_objects import RayStoreClient, join_cluster
+from tests.fakes.shared_parts import shared_part
+
+def run():
+    join_cluster(sys.argv[1])
+    client = RayStoreClient(timeout=20)
+    parts = [shared_part(f"{sys.argv[2]}{i}", 16, seed=i) for i in range(3)]
+    assert client.publish(parts) == 3
+    held = client.fetch([shared.part.record for shared in parts])
+    client.pin(f"publisher {sys.argv[2]}", list(held.kv), seconds=0.5)
+    print(len(held.kv), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+"""
+
+
+def test_segments_outlive_a_publisher_that_is_killed(
+    nodes: TwoNodes, client: RayStoreClient
+) -> None:
+    """It joined as a driver from a thread, as an engine does, and held fetched KV and a pin."""
+    run = uuid.uuid4().hex[:10]
+    done = subprocess.run(
+        [sys.executable, "-c", PUBLISHER, nodes.address, run],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "3\n"), done.stderr
+    parts = [shared_part(f"{run}{i}", 16, seed=i) for i in range(3)]
+    fetched = client.fetch([shared.part.record for shared in parts])
+    for shared in parts:
+        assert torch.equal(fetched.kv[shared.part.record.id], shared.part.kv)
+    wait_for(lambda: nodes.gauges()["pinned_segments"] == 0)
+
+
+def test_a_batch_of_a_publisher_that_died_before_it_was_copied_leaves_something(
+    nodes: TwoNodes, client: RayStoreClient
+) -> None:
+    (shared,) = unique(1)
+
+    @ray.remote(num_cpus=0)
+    class Publisher:
+        def put(self, parts: list[Any]) -> list[Any]:
+            return [ray.put(parts)]
+
+        def pid(self) -> int:
+            return os.getpid()
+
+    publisher = Publisher.remote()
+    (reference,) = ray.get(publisher.put.remote([packed(shared.part)]))
+    os.kill(ray.get(publisher.pid.remote()), signal.SIGKILL)
+    wait_for(lambda: _is_lost(reference))
+    before = nodes.gauges()
+    offers, records = [shared.offer()], [shared.part.record]
+    assert nodes.ask("publish", offers, records, [reference]) == 0
+    after = nodes.gauges()
+    assert after["lost_batches"] == before["lost_batches"] + 1
+    assert after["bytes"] == before["bytes"]
+
+
+def test_segments_are_fetched_from_another_node(nodes: TwoNodes, client: RayStoreClient) -> None:
+    parts = unique(3)
+    records = [shared.part.record for shared in parts]
+    client.publish(parts)
+
+    @ray.remote(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(nodes.there, False))
+    def read(home: str) -> tuple[str, int, float]:
+        reader = RayStoreClient(timeout=20)
+        assert len(reader.fetch(records).failed) == 3
+        fetched = reader.fetch(records, node=home)
+        return reader.node, len(fetched.kv), float(fetched.kv[records[0].id].sum())
+
+    where, count, total = ray.get(read.remote(nodes.here), timeout=30)
+    assert (where, count) == (nodes.there, 3)
+    assert total == float(parts[0].part.kv.sum())
+
+
+def test_a_store_copies_from_another_and_both_serve(
+    nodes: TwoNodes, client: RayStoreClient
+) -> None:
+    parts = unique(2)
+    records = [shared.part.record for shared in parts]
+    client.publish(parts)
+    assert nodes.ask("copy_from", nodes.here, keys(parts), node=nodes.there) == 2
+    assert nodes.ask("copy_from", nodes.here, keys(parts), node=nodes.there) == 0
+    nodes.ask("discard", keys(parts), node=nodes.here)
+    fetched = client.fetch(records, node=nodes.there)
+    for shared in parts:
+        assert torch.equal(fetched.kv[shared.part.record.id], shared.part.kv)
+    assert len(client.fetch(records).failed) == 2
+
+
+def test_a_full_store_gives_up_what_saves_least_and_never_what_is_pinned(
+    nodes: TwoNodes, client: RayStoreClient
+) -> None:
+    pinned, dear = unique(1, recompute_seconds=0.001), unique(4, recompute_seconds=50.0)
+    client.publish([*pinned, *dear])
+    assert client.pin("a request", [pinned[0].part.record.id], seconds=60) == 1
+    cheap = unique(2 * (BUDGET_BYTES >> 20), recompute_seconds=0.01)
+    for start in range(0, len(cheap), 8):
+        client.publish(cheap[start : start + 8])
+    gauges = nodes.gauges()
+    assert gauges["bytes"] <= BUDGET_BYTES
+    assert gauges["evictions"] >= BUDGET_BYTES >> 20
+    kept = client.records([shared.part.record.id for shared in [*pinned, *dear]])
+    assert len(kept) == 5
+    client.unpin("a request")
+    assert nodes.gauges()["pinned_segments"] == 0
+
+
+def test_evicted_segments_leave_the_object_store(nodes: TwoNodes, client: RayStoreClient) -> None:
+    """Twice what the object store could hold goes through, and Ray never had to spill."""
+    for _ in range(10):
+        client.publish(unique(32))
+    gauges = nodes.gauges()
+    assert (gauges["object_store_full"], gauges["spilled_bytes"]) == (0, 0)
+    wait_for(lambda: nodes.unaccounted() < 1)
+
+
+def test_a_tenant_over_its_quota_gives_up_its_own(nodes: TwoNodes, client: RayStoreClient) -> None:
+    others = unique(1, recompute_seconds=1e-9)
+    small = unique(4, tenant="small", recompute_seconds=5.0, tokens=SEGMENT_TOKENS - 1)
+    client.publish(others)
+    # The later two take the places of the first two.
+    assert client.publish(small) == 2
+    held = client.records([shared.part.record.id for shared in small])
+    assert len(held) == 2
+    assert len(client.records([others[0].part.record.id])) == 1
+
+
+def test_a_damaged_segment_is_refused_and_forgotten(
+    nodes: TwoNodes, client: RayStoreClient
+) -> None:
+    (shared,) = unique(1)
+    seal, header, (buffer,) = packed(shared.part)
+    damaged = buffer.copy()
+    damaged[12345] ^= 1
+    batch = ray.put([(seal, header, (damaged,))])
+    assert nodes.ask("publish", [shared.offer()], [shared.part.record], [batch]) == 1
+    record = shared.part.record
+    problem = client.fetch([record]).failed[record.id]
+    assert isinstance(problem, CorruptSegment)
+    wait_for(lambda: not client.records([record.id]))
+    assert client.publish([shared]) == 1
+
+
+def test_parts_of_two_ranks_are_one_segment(nodes: TwoNodes, client: RayStoreClient) -> None:
+    name = uuid.uuid4().hex[:10]
+    ranks = [shared_part(name, seed=rank, rank=rank, ranks=2) for rank in range(2)]
+    record = ranks[0].part.record
+    client.publish(ranks[:1])
+    assert client.records([record.id], ranks=2) == {}
+    client.publish(ranks[1:])
+    assert client.records([record.id], ranks=2) == {record.id: record}
+    assert client.records([record.id]) == {}
+    for rank, shared in enumerate(ranks):
+        got = client.fetch([record], rank=rank, ranks=2).kv[record.id]
+        assert torch.equal(got, shared.part.kv)
+
+
+def test_a_quantised_segment_is_smaller_and_near(nodes: TwoNodes) -> None:
+    (shared,) = unique(1)
+    small = RayStoreClient(timeout=20, encoding=Encoding.INT8)
+    before = nodes.gauges()["bytes"]
+    small.publish([shared])
+    record = shared.part.record
+    kept = nodes.ask("export", [shared.part.key])[0][0].bytes
+    assert kept < 0.3 * shared.part.kv.nbytes
+    got = RayStoreClient(timeout=20).fetch([record]).kv[record.id]
+    assert (got - shared.part.kv).abs().max() < 0.05
+    assert nodes.gauges()["bytes"] <= before + kept
+
+
+def test_a_registry_learns_what_comes_and_goes(nodes: TwoNodes, client: RayStoreClient) -> None:
+    (shared,) = unique(1)
+    everything = nodes.ask("announce_all")
+    assert everything.is_complete
+    known = (everything.incarnation, everything.number)
+    nothing = nodes.ask("events", *known, 0.0)
+    assert (nothing.stored, nothing.evicted, nothing.is_complete) == ((), (), False)
+    waiting = nodes.stores[nodes.here].events.remote(*known, 20.0)
+    client.publish([shared])
+    came = ray.get(waiting, timeout=20)
+    (unit,) = came.stored
+    assert (unit.key, unit.tokens, unit.tenant) == (shared.part.key, SEGMENT_TOKENS, "tenant")
+    nodes.ask("discard", [shared.part.key])
+    went = nodes.ask("events", came.incarnation, came.number, 20.0)
+    assert (went.stored, went.evicted) == ((), (shared.part.key,))
+
+
+def test_a_replica_asks_from_its_event_loop(nodes: TwoNodes, client: RayStoreClient) -> None:
+    (shared,) = unique(1)
+    client.publish([shared])
+    record, key = shared.part.record, shared.part.key
+    assert store_nodes() == sorted([nodes.here, nodes.there])
+
+    async def ask() -> None:
+        store = NodeStoreClient(nodes.here, timeout=20)
+        assert await store.records([record.id]) == {record.id: record}
+        assert await store.pin("replica", [key], seconds=60) == 1
+        await store.unpin("replica")
+        known = await store.announce_all()
+        assert key in [unit.key for unit in known.stored]
+        told = await store.events(known.incarnation, known.number, wait_seconds=0.05)
+        assert told.stored == ()
+        assert await NodeStoreClient(nodes.there, timeout=20).copy_from(nodes.here, [key]) == 1
+        assert (await store.gauges())["segments"] >= 1
+        with pytest.raises(SegmentUnavailable):
+            await NodeStoreClient("no such node").gauges()
+
+    asyncio.run(ask())
+
+
+def test_readers_that_die_leave_bytes_behind(nodes: TwoNodes, client: RayStoreClient) -> None:
+    parts = unique(24)
+    records = [shared.part.record for shared in parts]
+    client.publish(parts)
+
+    @ray.remote(
+        num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(nodes.here, soft=False)
+    )
+    class Reader:
+        def hold(self) -> int:
+            self.fetched = RayStoreClient(timeout=20).fetch(records)
+            return len(self.fetched.kv)
+
+        def pid(self) -> int:
+            return os.getpid()
+
+    reader = Reader.remote()
+    assert ray.get(reader.hold.remote(), timeout=30) == 24
+    nodes.ask("discard", keys(parts))
+    assert nodes.unaccounted() >= 24
+    os.kill(ray.get(reader.pid.remote()), signal.SIGKILL)
+    wait_for(lambda: nodes.unaccounted() < 1)
+
+
+def test_a_store_that_is_killed_comes_back_empty_and_never_wrong(nodes: TwoNodes) -> None:
+    """What the store held is gone; so this test is one of the last."""
+    client = RayStoreClient(timeout=20)
+    parts = unique(3)
+    records = [shared.part.record for shared in parts]
+    client.publish(parts)
+    told = nodes.ask("announce_all")
+    held = client.fetch(records[:1]).kv[records[0].id]
+    os.kill(nodes.ask("describe")["pid"], signal.SIGKILL)
+    fetched = client.fetch(records)
+    assert not fetched.kv
+    assert all(isinstance(p, SegmentUnavailable) for p in fetched.failed.values())
+    # What a reader had in hand stays whole until it lets go.
+    assert torch.equal(held, kv(SEGMENT_TOKENS, seed=0))
+    wait_for(lambda: _answers(client))
+    anew = nodes.ask("events", told.incarnation, told.number, 0.0)
+    assert anew.incarnation != told.incarnation
+    assert (anew.stored, anew.is_complete) == ((), True)
+    assert client.publish(parts) == 3
+    assert len(client.fetch(records).kv) == 3
+
+
+def test_a_store_of_a_dead_node_answers_from_elsewhere(nodes: TwoNodes) -> None:
+    """The last test: the second raylet is killed."""
+    (there,) = nodes.cluster.list_all_nodes()[1:]
+    nodes.cluster.remove_node(there, allow_graceful=False)
+    wait_for(lambda: store_nodes() == [nodes.here], seconds=40)
+    with pytest.raises(SegmentUnavailable):
+        RayStoreClient(timeout=5).records([], node=nodes.there)
+
+
+def _answers(client: RayStoreClient) -> bool:
+    try:
+        client.records([])
+    except SegmentUnavailable:
+        return False
+    return True
+
+
+def _is_lost(reference: Any) -> bool:
+    try:
+        ray.get(reference, timeout=1)
+    except ray.exceptions.RayError:
+        return True
+    return False

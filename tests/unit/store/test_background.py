@@ -1,0 +1,142 @@
+"""An engine that publishes and fetches without waiting, whatever the store does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from raysparsex.errors import SegmentUnavailable, StoreFull
+from raysparsex.ids import SegmentId
+from raysparsex.segment.coverage import SegmentRecord
+from raysparsex.store.background import BackgroundStore
+from raysparsex.store.part import Fetched, SharedPart
+from tests.fakes.shared_parts import shared_part
+
+PART = shared_part("a")
+RECORD = PART.part.record
+SIZE = PART.part.kv.nbytes
+
+
+class FakeExchange:
+    """Holds parts in a dict; `gate` may keep a publication from ending."""
+
+    def __init__(self) -> None:
+        self.held: dict[SegmentId, SharedPart] = {}
+        self.gate = threading.Event()
+        self.gate.set()
+        self.problem: Exception | None = None
+
+    def publish(self, parts: Sequence[SharedPart]) -> int:
+        assert self.gate.wait(10)
+        if self.problem is not None:
+            raise self.problem
+        self.held |= {shared.part.record.id: shared for shared in parts}
+        return len(parts)
+
+    def records(
+        self, segments: Sequence[SegmentId], *, ranks: int = 1, node: str | None = None
+    ) -> dict[SegmentId, SegmentRecord]:
+        if self.problem is not None:
+            raise self.problem
+        return {s: self.held[s].part.record for s in segments if s in self.held}
+
+    def fetch(
+        self,
+        records: Sequence[SegmentRecord],
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        node: str | None = None,
+    ) -> Fetched:
+        if self.problem is not None:
+            raise self.problem
+        return Fetched({r.id: self.held[r.id].part.kv for r in records})
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def exchange() -> FakeExchange:
+    return FakeExchange()
+
+
+@pytest.fixture
+def store(exchange: FakeExchange) -> Iterator[BackgroundStore]:
+    before = threading.active_count()
+    made = BackgroundStore(lambda: exchange, queue_bytes=2 * SIZE)
+    yield made
+    exchange.gate.set()
+    made.close()
+    assert threading.active_count() == before
+
+
+def settled(store: BackgroundStore) -> dict[str, int]:
+    """The counts once everything that was queued has been dealt with."""
+    store._publishing.submit(lambda: None).result(10)
+    return store.counts()
+
+
+def test_what_was_queued_arrives(store: BackgroundStore) -> None:
+    assert store.publish([PART])
+    assert settled(store)["published_parts"] == 1
+    assert store.records([RECORD.id]).result(10) == {RECORD.id: RECORD}
+    assert store.fetch([RECORD]).result(10).kv[RECORD.id] is PART.part.kv
+
+
+def test_a_slow_store_stops_the_engine(exchange: FakeExchange, store: BackgroundStore) -> None:
+    """Named by the harm: what does not fit into the queue is dropped and counted."""
+    exchange.gate.clear()
+    assert [store.publish([PART]) for _ in range(3)] == [True, True, False]
+    assert store.counts()["waiting_bytes"] == 2 * SIZE
+    exchange.gate.set()
+    counts = settled(store)
+    assert (counts["dropped_parts"], counts["waiting_bytes"]) == (1, 0)
+    assert store.publish([PART])
+
+
+def test_a_fetch_waits_behind_a_publication(exchange: FakeExchange, store: BackgroundStore) -> None:
+    exchange.held[RECORD.id] = PART
+    exchange.gate.clear()
+    store.publish([PART])
+    assert store.fetch([RECORD]).result(10).kv
+
+
+@pytest.mark.parametrize("problem", [StoreFull("no room"), RuntimeError("a bug")])
+def test_a_failing_store_reaches_the_engine(
+    exchange: FakeExchange, store: BackgroundStore, problem: Exception
+) -> None:
+    exchange.problem = problem
+    assert store.publish([PART])
+    assert settled(store)["failed_publications"] == 1
+    fetched = store.fetch([RECORD]).result(10)
+    assert not fetched.kv
+    assert store.records([RECORD.id]).result(10) == {}
+    assert store.counts()["failed_lookups"] == 2
+
+
+def test_a_cluster_that_is_not_there_is_asked_again_and_again() -> None:
+    clock, attempts = Clock(), []
+
+    def connect() -> Any:
+        attempts.append(clock.now)
+        raise ConnectionError("no cluster")
+
+    store = BackgroundStore(connect, retry_seconds=5, clock=clock)
+    for clock.now in (0.0, 1.0, 4.9, 5.0, 6.0):
+        failed = store.fetch([RECORD]).result(10).failed[RECORD.id]
+        assert isinstance(failed, SegmentUnavailable)
+    assert attempts == [0.0, 5.0]
+    store.close()
+
+
+def test_nothing_connects_before_it_is_needed() -> None:
+    store = BackgroundStore(lambda: pytest.fail("connected"))
+    store.close()

@@ -1,0 +1,95 @@
+"""A part as an object: whole, or refused."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+
+from raysparsex.errors import CorruptSegment
+from raysparsex.store.node_ledger import UnitKey
+from raysparsex.store.part import PackedPart, SegmentPart, packed, packed_bytes, unpacked
+from raysparsex.store.quantized import Encoding, is_available
+from tests.fakes.segments import segment_id
+from tests.fakes.shared_parts import shared_part
+
+PART = shared_part("part", 5).part
+ENCODINGS = [encoding for encoding in Encoding if is_available(encoding)]
+
+
+def travelled(part: PackedPart) -> PackedPart:
+    """As another process gets it."""
+    copied: PackedPart = pickle.loads(pickle.dumps(part))
+    return copied
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_native_bytes_come_back_bit_for_bit(dtype: torch.dtype) -> None:
+    part = replace(PART, kv=PART.kv.to(dtype))
+    back = unpacked(travelled(packed(part)), part.key, 0)
+    assert back.record == part.record
+    assert back.kv.dtype == dtype
+    assert torch.equal(back.kv, part.kv)
+
+
+def test_a_slice_of_a_larger_tensor_is_packed_alone() -> None:
+    part = replace(PART, kv=PART.kv[:, :, 1:3])
+    made = packed(part)
+    assert packed_bytes(made) < part.kv.nbytes + 2000
+    assert torch.equal(unpacked(travelled(made), part.key, 0).kv, part.kv)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_reader_needs_no_setting(encoding: Encoding) -> None:
+    back = unpacked(travelled(packed(PART, encoding)), PART.key, 0)
+    assert (back.kv.shape, back.kv.dtype) == (PART.kv.shape, PART.kv.dtype)
+    assert (back.kv - PART.kv).abs().max() < 0.3
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_changed_byte_of_any_buffer_is_served(encoding: Encoding) -> None:
+    for number in range(len(packed(PART, encoding)[2])):
+        seal, header, buffers = travelled(packed(PART, encoding))
+        buffers[number][-1] ^= 1
+        with pytest.raises(CorruptSegment, match="changed"):
+            unpacked((seal, header, buffers), PART.key, 0)
+
+
+def test_a_changed_header_is_believed() -> None:
+    seal, header, buffers = packed(PART)
+    for place in range(0, len(header), 7):
+        changed = header[:place] + bytes([header[place] ^ 1]) + header[place + 1 :]
+        with pytest.raises(CorruptSegment, match="header"):
+            unpacked((seal, changed, buffers), PART.key, 0)
+
+
+def test_another_part_is_taken_for_the_one_asked_for() -> None:
+    other = SegmentPart(PART.record, PART.kv, rank=1, ranks=2)
+    for key, rank in (
+        (UnitKey(segment_id("other"), 2), 1),
+        (UnitKey(PART.record.id, 1), 1),
+        (UnitKey(PART.record.id, 2), 0),
+    ):
+        with pytest.raises(CorruptSegment, match="another part"):
+            unpacked(packed(other), key, rank)
+
+
+def test_buffers_of_two_parts_are_swapped() -> None:
+    seal, header, _ = packed(PART)
+    _, _, others = packed(shared_part("part", 5, seed=9).part)
+    with pytest.raises(CorruptSegment, match="changed"):
+        unpacked((seal, header, others), PART.key, 0)
+
+
+@pytest.mark.parametrize("damage", [(), (b"", b"", ()), (b"x" * 16, b"y", ()), None])
+def test_what_is_no_part_ends_in_another_error(damage: object) -> None:
+    with pytest.raises(CorruptSegment):
+        unpacked(damage, PART.key, 0)  # type: ignore[arg-type]
+
+
+def test_a_missing_buffer_is_noticed() -> None:
+    seal, header, _ = packed(PART)
+    with pytest.raises(CorruptSegment, match="not readable"):
+        unpacked((seal, header, ()), PART.key, 0)
