@@ -17,6 +17,7 @@ from ray.serve.llm.deployment import LLMServer
 
 from .llm_engine import EngineFacts, ReuseLLM, start_llm
 from .reuse_report import ReuseReport
+from .shared_store import open_shared_store
 
 
 class LocalModelCallback(CallbackBase):
@@ -63,6 +64,7 @@ class ReuseServer(LLMServer):
 
     async def _start_engine(self) -> None:
         """Start the engine alone: the base class also starts a usage-statistics actor."""
+        await open_shared_store(self._llm_config.engine_kwargs)
         await self.engine.start()
 
     async def engine_facts(self) -> dict[str, Any]:

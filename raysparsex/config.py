@@ -125,6 +125,18 @@ class StoreConfig(_Frozen):
     bytes: int = Field(
         default=2 << 30, ge=0, description="budget of the host-memory store, in bytes"
     )
+    shared: bool = Field(
+        default=False,
+        description="hand segments to the node's store in Ray's object store, and look there",
+    )
+    node_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="budget of a node's shared store; unset: half of the node's object store",
+    )
+    disk_bytes: int = Field(
+        default=0, ge=0, description="what a node's shared store may have spilled to disk"
+    )
 
 
 class SliceConfig(_Frozen):

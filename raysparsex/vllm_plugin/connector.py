@@ -36,6 +36,8 @@ from raysparsex.vllm_plugin.compat import refuse_unsupported
 from raysparsex.vllm_plugin.engine_facts import EngineFacts
 from raysparsex.vllm_plugin.metadata import JobOutcomes, StepOrders
 from raysparsex.vllm_plugin.scheduler_half import SchedulerHalf
+from raysparsex.vllm_plugin.shared_lookup import SharedLookup
+from raysparsex.vllm_plugin.sharing import shared_store
 from raysparsex.vllm_plugin.stats import ReusePromMetrics, ReuseStats
 from raysparsex.vllm_plugin.worker_half import WorkerHalf
 
@@ -94,7 +96,13 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
         super().bind_kv_cache_manager(kv_cache_manager)
         tell(self._calibrated, self._vllm_config)
         facts = _engine_facts(self._vllm_config, self._kv_cache_config, self._calibrated)
-        self._scheduler = SchedulerHalf(self._settings, facts, ManagedBlocks(kv_cache_manager))
+        lookup = None
+        if self._settings.store.shared:
+            ranks = self._vllm_config.parallel_config.tensor_parallel_size
+            shared_store().records([])  # connects now, not when the first request waits for it
+            lookup = SharedLookup(shared_store(), ranks)
+        blocks = ManagedBlocks(kv_cache_manager)
+        self._scheduler = SchedulerHalf(self._settings, facts, blocks, lookup)
 
     def on_new_request(self, request: Request) -> None:
         """See `SchedulerHalf.on_new_request`."""
@@ -102,10 +110,10 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
 
     def get_num_new_matched_tokens(
         self, request: Request, num_computed_tokens: int
-    ) -> tuple[int, bool]:
-        """See `SchedulerHalf.matched_tokens`."""
+    ) -> tuple[int | None, bool]:
+        """See `SchedulerHalf.matched_tokens`; None: vLLM asks again in the next step."""
         count = self.scheduler.matched_tokens(request, num_computed_tokens)
-        return count, count > 0
+        return count, bool(count)
 
     def update_state_after_alloc(
         self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int

@@ -25,6 +25,7 @@ class ReuseCounters:
     answer, which carries the report, then comes too late or not at all."""
     published_tokens: int = 0
     evicted_segments: int = 0
+    fetched_tokens: int = 0
 
     def count_report(self, report: ReuseReport) -> None:
         """A request ended with this report."""
@@ -51,6 +52,7 @@ class ReuseCounters:
             self.reports,
             self.published_tokens,
             self.evicted_segments,
+            self.fetched_tokens,
         )
         self.__init__()  # type: ignore[misc]
         return taken

@@ -5,8 +5,9 @@ The order in which a worker half acts on it is part of the contract:
 
     1. stop     jobs whose requests ended: their segments may be dropped in this same step
     2. drop     segments that the ledger gave up
-    3. publish  copy K and V out of blocks, which are held at least until this step is over
-    4. start    new jobs; then slices of running jobs
+    3. fetch    segments that the ledger holds now and a shared store has
+    4. publish  copy K and V out of blocks, which are held at least until this step is over
+    5. start    new jobs; then slices of running jobs
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 
 from raysparsex.ids import BlockId, RequestId, SegmentId
 from raysparsex.plan.reuse_plan import ReusePlan
+from raysparsex.segment.coverage import SegmentRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,13 @@ class JobOutcomes(KVConnectorWorkerMetadata):
 class SegmentAt:
     """A segment and where its tokens stand in a request: positions [start, end)."""
 
-    segment: SegmentId
+    record: SegmentRecord
     start: int
     end: int
+
+    @property
+    def segment(self) -> SegmentId:
+        return self.record.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,8 @@ class Publication:
     request: RequestId
     blocks: list[BlockId]
     segments: tuple[SegmentAt, ...]
+    tenant: str = ""
+    """Whose they are, as a shared store accounts for them."""
 
 
 @dataclass(slots=True)
@@ -88,6 +96,7 @@ class StepOrders(KVConnectorMetadata):
 
     stop: list[RequestId] = field(default_factory=list)
     drop: list[SegmentId] = field(default_factory=list)
+    fetch: list[SegmentRecord] = field(default_factory=list)
     publish: list[Publication] = field(default_factory=list)
     release: list[RequestId] = field(default_factory=list)
     """Finished requests whose last publication is in `publish`: vLLM may free their blocks."""

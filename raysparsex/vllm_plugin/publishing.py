@@ -124,4 +124,4 @@ class PublishQueue:
         """Where the store is small, later candidates of a portion evict earlier ones."""
         for candidate in taken:
             if self._ledger.find(candidate.record.id) is candidate.record:
-                yield SegmentAt(candidate.record.id, candidate.start, candidate.end)
+                yield SegmentAt(candidate.record, candidate.start, candidate.end)

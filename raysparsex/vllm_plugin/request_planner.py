@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from raysparsex.config import ReuseMode, ReuseParams, ReuseSettings, SelectorName
+from raysparsex.config import ReuseParams, ReuseSettings, SelectorName
 from raysparsex.ids import SegmentId, TrustSalt
 from raysparsex.plan.correction import Correction, safe_correction
 from raysparsex.plan.planner import PlanLimits, make_plan
@@ -32,8 +32,8 @@ class RequestPlanner:
 
     def plan(self, tracked: TrackedRequest) -> ReusePlan | None:
         """The plan of a request whose prefix hit is known; None: nothing worth reusing."""
-        request, reuse = tracked.request, self._settings.reuse
-        if tracked.mode is not ReuseMode.SPARSE or tracked.fallback or request.num_preemptions:
+        reuse = self._settings.reuse
+        if not tracked.may_reuse:
             return None
         if tracked.prefix_depth >= reuse.max_depth:
             return None
@@ -56,6 +56,14 @@ class RequestPlanner:
             correction=self._correction(tracked.params),
             limits=self._limits,
         )
+
+    def missing(self, tracked: TrackedRequest) -> list[SegmentId]:
+        """Segments of the prompt that are not held, in all scopes that the request reads."""
+        prompt = self.segments(tracked)
+        public = self._public.ids(prompt.tokens, prompt.cuts)
+        pairs = zip(prompt.ids, public, strict=True)
+        wanted = dict.fromkeys(one for pair in pairs for one in pair)
+        return [segment for segment in wanted if self._find(segment) is None]
 
     def _readable(self, prompt: PromptSegments, salt: TrustSalt) -> list[SegmentId]:
         """For each segment the id to read: the request's own scope, else the public one."""

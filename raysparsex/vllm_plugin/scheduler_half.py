@@ -15,13 +15,14 @@ from __future__ import annotations
 import logging
 import secrets
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from raysparsex.config import ReuseMode, ReuseSettings
 from raysparsex.ids import BlockId, RequestId
 from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.registry.ledger import SegmentLedger
+from raysparsex.segment.coverage import SegmentRecord
 from raysparsex.vllm_plugin.counters import ReuseCounters
 from raysparsex.vllm_plugin.engine_facts import Blocks, EngineFacts
 from raysparsex.vllm_plugin.metadata import JobOutcome, JobOutcomes, PrefillJob, StepOrders
@@ -29,6 +30,7 @@ from raysparsex.vllm_plugin.prefix_depth import PrefixDepths
 from raysparsex.vllm_plugin.publishing import Candidate, PublishQueue, candidates
 from raysparsex.vllm_plugin.request_planner import RequestPlanner
 from raysparsex.vllm_plugin.reuse_report import ReuseReport, plain_report, sparse_report
+from raysparsex.vllm_plugin.shared_lookup import SharedLookup
 from raysparsex.vllm_plugin.tracked_request import TrackedRequest, tracked_request
 
 if TYPE_CHECKING:
@@ -47,7 +49,15 @@ RESERVED_BLOCKS_SHARE = 0.1
 class SchedulerHalf:
     """Decides for one engine."""
 
-    def __init__(self, settings: ReuseSettings, facts: EngineFacts, blocks: Blocks) -> None:
+    def __init__(
+        self,
+        settings: ReuseSettings,
+        facts: EngineFacts,
+        blocks: Blocks,
+        lookup: SharedLookup | None = None,
+    ) -> None:
+        """`lookup`: how a shared store is asked; None: there is none."""
+        self._lookup = lookup
         self._settings = settings
         self._facts = facts
         self._blocks = blocks
@@ -90,12 +100,18 @@ class SchedulerHalf:
         request.block_hashes.clear()
         request.update_block_hashes()
 
-    def matched_tokens(self, request: Request, prefix_tokens: int) -> int:
+    def matched_tokens(self, request: Request, prefix_tokens: int) -> int | None:
         """How many tokens behind the prefix hit a sparse prefill would produce; 0: none.
 
-        May be called again for the same request; changes nothing outside of its own record.
+        None: it depends on what a shared store answers; ask again in the next step. May be called
+        again for the same request; what it changes elsewhere is what the ledger holds.
         """
         tracked = self._tracked[RequestId(request.request_id)]
+        if self._lookup is not None and tracked.may_reuse:
+            records = self._lookup.records(tracked.id, lambda: self._planner.missing(tracked))
+            if records is None:
+                return None
+            self._take_in(records)
         tracked.prefix_tokens = prefix_tokens
         for other in self._tracked.values():
             self._note_written(other)  # blocks that filled while it generated
@@ -114,6 +130,16 @@ class SchedulerHalf:
             tracked.publishes = False
             self._give_up(tracked, "planning failed; see the server's log")
         return tracked.plan.last - prefix_tokens if tracked.plan else 0
+
+    def _take_in(self, records: Sequence[SegmentRecord]) -> None:
+        """Hold segments of a shared store, and have them fetched."""
+        for record in records:
+            if record.depth < self._settings.reuse.max_depth:
+                self._orders.drop += self.ledger.add(record).evicted
+        # Where the store is small, later ones evict earlier ones.
+        fetched = [r for r in records if self.ledger.find(r.id) is r]
+        self._orders.fetch += fetched
+        self.counters.fetched_tokens += sum(record.token_count for record in fetched)
 
     def allocated(
         self, request: Request, blocks: list[BlockId], produced_tokens: int
@@ -200,6 +226,8 @@ class SchedulerHalf:
         owner = RequestId(request.request_id)
         tracked = self._tracked.pop(owner)
         self._prefilling.pop(owner, None)
+        if self._lookup is not None:
+            self._lookup.forget(owner)
         self._note_written(tracked)
         self._depths.done(owner)
         report = self._report(tracked)

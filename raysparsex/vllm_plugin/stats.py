@@ -26,6 +26,7 @@ COUNTERS = {
     "fallbacks": ("Requests prefilled plainly although reuse was allowed", "reason"),
     "published_tokens": ("Tokens whose KV was copied into the segment store", None),
     "evicted_segments": ("Segments that left the store to make room", None),
+    "fetched_tokens": ("Tokens whose KV was to come from the shared store", None),
 }
 
 
@@ -44,6 +45,7 @@ class ReuseStats(KVConnectorStats):
             "fallbacks": dict(counters.fallbacks),
             "published_tokens": {"": counters.published_tokens},
             "evicted_segments": {"": counters.evicted_segments},
+            "fetched_tokens": {"": counters.fetched_tokens},
         }
         return ReuseStats({"gauges": gauges, "counters": counts, "reports": counters.reports})
 

@@ -56,6 +56,12 @@ class TrackedRequest:
         return self.params.publish is False
 
     @property
+    def may_reuse(self) -> bool:
+        """Whether segments are looked for at all."""
+        preempted = self.request.num_preemptions > 0
+        return self.mode is ReuseMode.SPARSE and self.fallback is None and not preempted
+
+    @property
     def is_public(self) -> bool:
         """Whether everybody may read what it leaves."""
         return self.salt == PUBLIC_SALT

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 
 from raysparsex.errors import CorruptSegment
-from raysparsex.ids import SegmentId
 from raysparsex.segment.coverage import ReusedSpan
 from raysparsex.sparse.rope_align import Rotation
 from raysparsex.store.base import SegmentStore
@@ -47,6 +46,11 @@ class HostCopies:
         """Whether a copy is complete when `to_host` returns."""
         return self._stream is None
 
+    @property
+    def are_done(self) -> bool:
+        """Whether every copy issued so far is complete."""
+        return self._stream is None or bool(self._stream.query())
+
     def wait(self) -> None:
         """Return when every copy issued so far is complete."""
         if self._stream is not None:
@@ -55,7 +59,7 @@ class HostCopies:
 
 def read_out(
     model: DecoderModel, publication: Publication, copies: HostCopies
-) -> Iterator[tuple[SegmentId, torch.Tensor]]:
+) -> Iterator[tuple[SegmentAt, torch.Tensor]]:
     """KV [L, 2, N, G, D] of each segment of a publication, read from the request's blocks."""
     blocks = torch.tensor(publication.blocks, dtype=torch.int32, device=model.device)
     for run in _runs(publication.segments):
@@ -63,7 +67,7 @@ def read_out(
         layers = [torch.stack(layer.cache.read(blocks, first, last)) for layer in model.layers]
         kv = torch.stack(layers)
         for at in run:
-            yield at.segment, copies.to_host(kv[:, :, at.start - first : at.end - first])
+            yield at, copies.to_host(kv[:, :, at.start - first : at.end - first])
 
 
 def _runs(segments: Sequence[SegmentAt]) -> Iterator[list[SegmentAt]]:

@@ -18,7 +18,7 @@ import torch
 from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
 
 from raysparsex.config import ReuseSettings
-from raysparsex.errors import IntegrityFailed
+from raysparsex.errors import IntegrityFailed, ReuseFailed
 from raysparsex.ids import RequestId, SegmentId
 from raysparsex.segment.coverage import ReusedSpan
 from raysparsex.sparse.integrity import check_alignment
@@ -36,6 +36,7 @@ from raysparsex.vllm_plugin.metadata import (
     StepOrders,
 )
 from raysparsex.vllm_plugin.register import loaded_model
+from raysparsex.vllm_plugin.sharing import Sharing, shared_store
 from raysparsex.vllm_plugin.suspicion import SuspectFinder, Suspicion
 from raysparsex.vllm_plugin.transfer import AlignedLoader, HostCopies, read_out
 
@@ -68,6 +69,9 @@ class WorkerHalf:
         self._vllm_config = vllm_config
         self._kv_cache_config = kv_cache_config
         self._jobs: OrderedDict[RequestId, Iterator[None]] = OrderedDict()
+        self._waiting: dict[RequestId, PrefillJob] = {}
+        """Jobs that count on segments which are still on their way."""
+        self._sharing: Sharing | None = None
         self._results = StepResults()
 
     def open(
@@ -88,6 +92,8 @@ class WorkerHalf:
         self._slice = settings.slice
         self._feature_layers = feature_layers(len(self._model.layers))
         self.finder = SuspectFinder(fitted)
+        if settings.store.shared:
+            self._sharing = _sharing()
 
     @torch.inference_mode()
     def start_step(self, orders: StepOrders) -> None:
@@ -96,10 +102,14 @@ class WorkerHalf:
             self._stop(request)
         for segment in orders.drop:
             self._drop(segment)
+        if self._sharing is not None:
+            self._sharing.fetch(orders.fetch)
         for publication in orders.publish:
             self._publish(publication)
         self._results.released.update(orders.release)
-        for job in orders.start:
+        self._waiting.update((job.request, job) for job in orders.start)
+        self._exchange()
+        for job in self._ready():
             self._start(job)
         self._run_slices(self._slice.idle_factor if orders.idle else 1)
 
@@ -111,12 +121,37 @@ class WorkerHalf:
     @property
     def running_jobs(self) -> int:
         """Prefills begun and not ended."""
-        return len(self._jobs)
+        return len(self._jobs) + len(self._waiting)
 
     def close(self) -> None:
         """End all jobs."""
-        for request in list(self._jobs):
+        for request in [*self._jobs, *self._waiting]:
             self._stop(request)
+
+    def _exchange(self) -> None:
+        """Keep what came from the shared store, and hand over what is complete."""
+        if self._sharing is None:
+            return
+        for segment, kv in self._sharing.arrived().items():
+            try:
+                self._store.put(segment, kv)
+            except ReuseFailed as problem:  # the ledger learns of it when a job asks for it
+                logger.warning("a fetched segment is not kept: %s", problem)
+        if self._copies.are_done:
+            self._store.seal()
+            self._sharing.hand_over()
+
+    def _ready(self) -> list[PrefillJob]:
+        """Jobs that wait for no segment, oldest first; they wait no more."""
+        ready = [
+            job
+            for job in self._waiting.values()
+            if self._sharing is None
+            or not self._sharing.awaits(span.segment for span in job.plan.reused)
+        ]
+        for job in ready:
+            del self._waiting[job.request]
+        return ready
 
     def _start(self, job: PrefillJob) -> None:
         """Fails on all ranks if on one: ranks that part ways would wait for each other."""
@@ -194,6 +229,8 @@ class WorkerHalf:
             self._end(request, JobOutcome(problem=_told(failure)))
 
     def _stop(self, request: RequestId) -> None:
+        if self._waiting.pop(request, None) is not None:
+            self._end(request, JobOutcome(problem="its request ended"))
         if request in self._jobs:
             self._jobs[request].close()  # type: ignore[attr-defined]
             self._end(request, JobOutcome(problem="its request ended"))
@@ -208,20 +245,30 @@ class WorkerHalf:
     def _drop(self, segment: SegmentId) -> None:
         self._store.drop(segment)
         self.finder.forget(segment)
+        if self._sharing is not None:
+            self._sharing.forget(segment)
 
     def _publish(self, publication: Publication) -> None:
         for at in publication.segments:
             # An older copy stands at another position: better none than that under a new record.
             self._drop(at.segment)
         try:
-            for segment, kv in read_out(self._model, publication, self._copies):
-                self._store.put(segment, kv)
+            for at, kv in read_out(self._model, publication, self._copies):
+                self._store.put(at.segment, kv)
+                if self._sharing is not None:
+                    origin = f"{self._vllm_config.instance_id}/{publication.request}"
+                    self._sharing.offer(at.record, kv, publication.tenant, origin)
             if self._copies.are_done_at_once:
                 self._store.seal()
         except Exception as problem:
             # The ledger thinks it is held; a request that counts on it is prefilled plainly, and
             # the ledger then learns of it.
             logger.warning("a segment of %s is not published: %s", publication.request, problem)
+
+
+def _sharing() -> Sharing:
+    group = get_tp_group()
+    return Sharing(shared_store(), group.rank_in_group, group.world_size)
 
 
 def _task(job: PrefillJob, suspicion: Suspicion, device: torch.device) -> PrefillTask:

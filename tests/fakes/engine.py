@@ -20,6 +20,7 @@ from raysparsex.vllm_plugin.engine_facts import EngineFacts
 from raysparsex.vllm_plugin.metadata import StepOrders
 from raysparsex.vllm_plugin.reuse_report import ReuseReport
 from raysparsex.vllm_plugin.scheduler_half import SchedulerHalf
+from raysparsex.vllm_plugin.shared_lookup import SharedLookup
 
 BLOCK = 16
 
@@ -92,7 +93,14 @@ class FakeBlocks:
 class FakeEngine:
     """One engine without workers."""
 
-    def __init__(self, *, bytes_per_token: int = 4, block: int = BLOCK, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        bytes_per_token: int = 4,
+        block: int = BLOCK,
+        lookup: SharedLookup | None = None,
+        **settings: Any,
+    ) -> None:
         self.block = block
         self.settings: ReuseSettings = parse_settings(settings)
         self.blocks = FakeBlocks()
@@ -103,7 +111,7 @@ class FakeEngine:
             block_size=block,
             bytes_per_token=bytes_per_token,
         )
-        self.half = SchedulerHalf(self.settings, facts, self.blocks)
+        self.half = SchedulerHalf(self.settings, facts, self.blocks, lookup)
         self.stored: set[bytes] = set()
         """Segments that a worker holds, had it carried out all orders so far."""
         self.released: list[str] = []
@@ -143,6 +151,7 @@ class FakeEngine:
         """
         prefix = self.prefix_hit(request)
         count = self.half.matched_tokens(request, prefix)  # type: ignore[arg-type]
+        assert count is not None
         assert 0 <= count <= request.num_tokens - prefix
         if overrule:
             count = 0
@@ -194,6 +203,7 @@ class FakeEngine:
         """One engine step: orders are given, and a worker's store follows them."""
         orders = self.half.orders(scheduled_tokens)
         self.stored -= set(orders.drop)
+        self.stored |= {record.id for record in orders.fetch}
         for publication in orders.publish:
             assert publication.blocks == self.blocks.held[publication.request]
             self.stored |= {at.segment for at in publication.segments}

@@ -167,6 +167,8 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
 
 
 def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"  # as YAML writes it
     return "unset" if default is None else f"`{getattr(default, 'value', default)}`"
 
 

@@ -13,7 +13,7 @@ from raysparsex.ids import BlockId, RequestId
 from raysparsex.sparse.rope_align import RopeAligner
 from raysparsex.store.host_memory import HostMemoryStore
 from raysparsex.vllm_plugin.metadata import Publication, SegmentAt
-from tests.fakes.segments import segment_id, span
+from tests.fakes.segments import record, segment_id, span
 
 pytest.importorskip("vllm.model_executor.layers.attention")
 from raysparsex.vllm_plugin.transfer import AlignedLoader, HostCopies, read_out
@@ -54,10 +54,10 @@ def there(model: Any, start: int, end: int) -> torch.Tensor:
 
 
 def read(model: Any, places: list[tuple[int, int]]) -> list[torch.Tensor]:
-    segments = tuple(SegmentAt(segment_id(str(i)), *place) for i, place in enumerate(places))
+    segments = tuple(SegmentAt(record(str(i)), *place) for i, place in enumerate(places))
     publication = Publication(RequestId("r"), [BlockId(4), BlockId(2)], segments)
     found = list(read_out(model, publication, HostCopies(CPU)))
-    assert [segment for segment, _ in found] == [at.segment for at in segments]
+    assert [at for at, _ in found] == list(segments)
     return [kv for _, kv in found]
 
 
