@@ -1,8 +1,8 @@
 """One engine in a process of its own, which shares segments through the cluster it is told of.
 
-Reads {"model", "settings", "prompts": [{"tokens", "params"}], "connects": bool} from stdin; writes one
-JSON line per answer, and is then killed. `connects`: it waits until its store is reached, and until
-what it publishes is handed over.
+Reads {"model", "settings", "prompts": [{"tokens", "params"}], "connects": bool} from stdin; writes
+one JSON line per answer, and is then killed. `connects`: it waits until its store is reached, and
+until what it publishes is handed over.
 """
 
 from __future__ import annotations
