@@ -23,7 +23,7 @@ def test_caution_raises_what_is_low() -> None:
         "full_layers": 5,
         "suspects": 1.0,
         "segments": [40],
-        "selector": "two_step",
+        "selector": "balanced",
     }
 
 
@@ -39,13 +39,13 @@ def test_caution_knows_the_defaults_of_the_server() -> None:
         "budget": 0.7,
         "full_layers": 6,
         "suspects": 1.0,
-        "selector": "two_step",
+        "selector": "balanced",
     }
 
 
 @pytest.mark.parametrize(
     ("asked", "served"),
-    [("none", "two_step"), ("random", "two_step"), ("boundary", "boundary"), ("all", "all")],
+    [("none", "balanced"), ("random", "balanced"), ("boundary", "boundary"), ("all", "all")],
 )
 def test_caution_wants_a_selector_that_looks(asked: SelectorName, served: str) -> None:
     assert params_at(Level.CAUTIOUS, {"selector": asked}, OWN)["selector"] == served
