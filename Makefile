@@ -1,7 +1,7 @@
 # The same commands here and in CI. `make setup` skips what is done.
 # ARGS goes to the program behind a target: make bench ARGS="--quick", make test ARGS="-k ledger".
 
-.PHONY: setup serve demo test check bench bench-quality bench-routing-simulation calibrate train
+.PHONY: setup serve demo test check bench bench-quality bench-routing bench-routing-simulation calibrate train
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -35,6 +35,9 @@ bench: setup
 
 bench-quality: setup
 	@exec $(PYTHON) -m benchmarks.quality $(ARGS)
+
+bench-routing: setup
+	@exec $(PYTHON) -m benchmarks.routing $(ARGS)
 
 bench-routing-simulation: setup
 	@exec $(PYTHON) -m benchmarks.routing_simulation $(ARGS)

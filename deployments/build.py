@@ -18,11 +18,18 @@ from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
 import raysparsex
+from raysparsex.routing.copies import CopyRule
+from raysparsex.routing.ray_router import SegmentRouter
 
+from .autoscaling import LoadPolicy
 from .ingress import ReuseIngress, model_cards, with_routes
 from .llm_replica import LocalModelCallback, ReuseServer
+from .registry_service import RegistrySettings
+from .residency import REGISTRY_SHARDS
+from .segment_routing import RoutingSetup
 from .settings import EngineConfig, Settings, model_id, model_source
-from .tenants import load_tenants
+from .shared_store import TENANT_QUOTAS
+from .tenants import Tenants, load_tenants
 
 CONNECTOR = "RaySparseXConnector"
 CONNECTOR_MODULE = "raysparsex.vllm_plugin.connector"
@@ -32,6 +39,9 @@ SMALL_MODEL_BYTES = 100 << 20
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json",
 )  # fmt: skip
+PREFIX_ROUTER = "ray.serve.llm.request_router.PrefixCacheAffinityRouter"
+HEALTH_CHECK_SECONDS = 3.0
+"""Ray Serve's default of ten keeps a dead replica's place empty for as long."""
 REPLICA_CPUS = 0.2
 INGRESS_CPUS = 0.1
 
@@ -42,8 +52,9 @@ def build_app(settings: Settings, retry_failed_start: bool = True) -> Applicatio
     config = llm_config(settings, on_gpu)
     retries = {} if retry_failed_start else {"max_constructor_retry_count": 1}
     server = build_llm_deployment(config, name_prefix="llm:", override_serve_options=retries)
+    tenants = load_tenants(settings.tenants)
     ingress = serve.deployment(
-        with_routes(ReuseIngress, load_tenants(settings.tenants)),
+        with_routes(ReuseIngress, tenants),
         name="openai",
         num_replicas=1,
         max_ongoing_requests=1_000_000,
@@ -52,7 +63,11 @@ def build_app(settings: Settings, retry_failed_start: bool = True) -> Applicatio
             "runtime_env": {"env_vars": _process_environment(settings, on_gpu)},
         },
     )
-    return ingress.bind(llm_deployments={config.model_id: server}, model_cards=model_cards(config))
+    return ingress.bind(
+        llm_deployments={config.model_id: server},
+        model_cards=model_cards(config),
+        routing=_routing(settings, config, tenants),
+    )
 
 
 def llm_config(settings: Settings, on_gpu: bool) -> LLMConfig:
@@ -64,10 +79,14 @@ def llm_config(settings: Settings, on_gpu: bool) -> LLMConfig:
         engine_kwargs=engine_kwargs(settings, on_gpu),
         accelerator_config={"kind": "gpu" if on_gpu else "cpu"},
         placement_group_config=_placement(settings.engine, on_gpu),
-        deployment_config=_replicas(settings.engine),
+        deployment_config=_replicas(settings),
         callback_config=({"callback_class": LocalModelCallback} if os.path.isdir(source) else {}),
         runtime_env={"env_vars": _process_environment(settings, on_gpu)},
-        experimental_configs={"stream_batching_interval_ms": 0},
+        experimental_configs={
+            "stream_batching_interval_ms": 0,
+            TENANT_QUOTAS: load_tenants(settings.tenants).quotas,
+            REGISTRY_SHARDS: _registry_shards(settings),
+        },
     )
 
 
@@ -136,13 +155,58 @@ def _placement(engine: EngineConfig, on_gpu: bool) -> dict[str, Any]:
     return {"bundle_per_worker": device, "strategy": "STRICT_PACK"}
 
 
-def _replicas(engine: EngineConfig) -> dict[str, Any]:
-    actor = {"ray_actor_options": {"num_cpus": REPLICA_CPUS}}
+def _replicas(settings: Settings) -> dict[str, Any]:
+    engine = settings.engine
+    options = {
+        "ray_actor_options": {"num_cpus": REPLICA_CPUS},
+        "health_check_period_s": HEALTH_CHECK_SECONDS,
+        **_request_router(settings),
+    }
     if engine.max_replicas is None:
-        return {**actor, "num_replicas": engine.replicas}
-    bounds = {"min_replicas": engine.replicas, "max_replicas": engine.max_replicas}
-    aim = {"target_ongoing_requests": max(1, engine.max_num_seqs // 2)}
-    return {**actor, "autoscaling_config": {**bounds, **aim}}
+        return {**options, "num_replicas": engine.replicas}
+    scaling = {
+        "min_replicas": engine.replicas,
+        "max_replicas": engine.max_replicas,
+        "target_ongoing_requests": max(1, engine.max_num_seqs // 2),
+        "policy": {
+            "policy_function": f"{LoadPolicy.__module__}:{LoadPolicy.__qualname__}",
+            "policy_kwargs": {"tokens_per_replica": engine.waiting_tokens},
+        },
+    }
+    return {**options, "autoscaling_config": scaling}
+
+
+def _request_router(settings: Settings) -> dict[str, Any]:
+    """Which of Ray Serve's routers sends requests to replicas; none: power of two choices."""
+    policy = settings.routing.policy
+    if settings.routing.by_segments(settings.engine):
+        name = f"{SegmentRouter.__module__}.{SegmentRouter.__qualname__}"
+    elif policy == "prefix":
+        name = PREFIX_ROUTER
+    else:
+        return {}
+    return {"request_router_config": {"request_router_class": name}}
+
+
+def _registry_shards(settings: Settings) -> int:
+    """To how many registries replicas tell what they hold."""
+    routing = settings.routing
+    return routing.registry_shards if routing.by_segments(settings.engine) else 0
+
+
+def _routing(settings: Settings, config: LLMConfig, tenants: Tenants) -> RoutingSetup | None:
+    """What the ingress needs to decide; None: it decides nothing."""
+    routing = settings.routing
+    if not routing.by_segments(settings.engine):
+        return None
+    registry = RegistrySettings(
+        shards=routing.registry_shards,
+        segments=routing.registry_segments,
+        quotas=tenants.quotas,
+        ranks=settings.engine.tensor_parallel,
+        copies=CopyRule() if routing.copies else None,
+    )
+    return RoutingSetup(config, settings.for_plugin(), registry)
 
 
 def _process_environment(settings: Settings, on_gpu: bool) -> dict[str, str]:

@@ -1,24 +1,25 @@
 """The HTTP side: OpenAI's endpoints, with requests checked before they reach a replica.
 
 `ray.serve.llm` does the work; this subclass finds the tenant, checks `kv_transfer_params` and gives
-every error OpenAI's form. Which replica answers is the request router's choice.
+every error OpenAI's form. Which replica answers is decided in `prompt_router.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from ray.llm._internal.common.errors import VLLM_CLIENT_ERRORS
 from ray.llm._internal.serve.core.configs.openai_api_models import (
-    ErrorResponse,
     OpenAIHTTPException,
     to_model_metadata,
 )
-from ray.llm._internal.serve.core.ingress.ingress import DEFAULT_ENDPOINTS
+from ray.llm._internal.serve.core.ingress.ingress import DEFAULT_ENDPOINTS, CallMethod
 from ray.llm._internal.serve.core.ingress.middleware import SetRequestIdMiddleware
+from ray.serve.context import _get_serve_request_context
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from starlette.responses import PlainTextResponse, Response
@@ -27,18 +28,23 @@ from raysparsex.config import ReuseMode, ReuseParams, parse_request
 from raysparsex.errors import InvalidRequest
 from raysparsex.segment.trust_scope import TrustScope
 
+from .delivery import Delivery
 from .metrics import page
 from .openai_errors import RequestRefused, install_handlers, refusal_response, refused_by_engine
+from .prompt_router import REPLICA_HEADER
+from .segment_routing import RoutingSetup, SegmentRouting
 from .tenants import ANYBODY, Tenant, Tenants, salt_of
 
 ENDPOINTS: dict[str, Callable[[FastAPI], Any]] = {
     **{name: DEFAULT_ENDPOINTS[name] for name in ("models", "model_data", "completions", "chat")},
     **{name: DEFAULT_ENDPOINTS[name] for name in ("tokenize", "detokenize")},
     "engine_facts": lambda app: app.get("/raysparsex/engine"),
+    "routing_facts": lambda app: app.get("/raysparsex/routing"),
     "metrics": lambda app: app.get("/metrics"),
 }
 
 
+GENERATING = (CallMethod.CHAT.value, CallMethod.COMPLETIONS.value)
 OPEN_PATHS = ("/metrics",)
 """Asked without a key: a page that names no tenant and no text."""
 
@@ -46,11 +52,29 @@ OPEN_PATHS = ("/metrics",)
 class ReuseIngress(OpenAiIngress):
     """OpenAI's endpoints of one model."""
 
+    def __init__(
+        self,
+        llm_deployments: dict[str, Any],
+        model_cards: dict[str, Any],
+        routing: RoutingSetup | None = None,
+    ) -> None:
+        """`routing`: None where Ray Serve chooses replicas by itself."""
+        super().__init__(llm_deployments, model_cards)
+        self._routing = SegmentRouting(routing) if routing else None
+
+    async def check_health(self) -> None:
+        """Ray Serve asks before it sends the first request, and every few seconds from then on."""
+        if self._routing is not None:
+            self._routing.keep_up(self._handle())
+
     async def engine_facts(self) -> dict[str, Any]:
         """What the model's engine holds now, for operators and tests; one replica answers."""
-        handle = next(iter(self._default_serve_handles.values()))
-        facts: dict[str, Any] = await handle.options(stream=False).engine_facts.remote()
+        facts: dict[str, Any] = await self._handle().engine_facts.remote()
         return facts
+
+    async def routing_facts(self) -> dict[str, Any]:
+        """How requests were routed, for operators and tests."""
+        return self._routing.facts() if self._routing else {}
 
     async def metrics(self) -> Response:
         """The Prometheus page of the whole deployment."""
@@ -63,6 +87,9 @@ class ReuseIngress(OpenAiIngress):
         tenant = raw_request.state.tenant if raw_request else ANYBODY
         _bind_to(tenant, body, params)
         response: Response = await super()._process_llm_request(body, call_method, raw_request)
+        delivery = getattr(raw_request.state, "delivery", None) if raw_request else None
+        if delivery is not None and delivery.replica is not None:
+            response.headers[REPLICA_HEADER] = delivery.replica
         return response
 
     async def _get_model_id(self, model: str | None) -> str:
@@ -73,14 +100,29 @@ class ReuseIngress(OpenAiIngress):
         served: str = await super()._get_model_id(model)
         return served
 
-    async def _get_response(self, **call: Any) -> AsyncGenerator[Any, None]:
-        begun = False
-        async for response in super()._get_response(**call):
-            first = response[0] if isinstance(response, list) and response else response
-            if isinstance(first, ErrorResponse) and not begun:
-                raise refused_by_engine(first.error.code, first.error.message, first.error.param)
-            begun = True
-            yield response
+    async def _get_response(
+        self, *, body: Any, call_method: str, raw_request: Request | None = None
+    ) -> AsyncGenerator[Any, None]:
+        def send() -> AsyncGenerator[Any, None]:
+            responses: AsyncGenerator[Any, None] = super(ReuseIngress, self)._get_response(
+                body=body, call_method=call_method, raw_request=raw_request
+            )
+            return responses
+
+        generates, routing = call_method in GENERATING, self._routing
+        router = routing.router if routing and generates else None
+        delivery = Delivery(router, _get_serve_request_context().request_id, send)
+        prompt = await routing.named(body) if routing and generates else None
+        asked = raw_request.headers.get(REPLICA_HEADER) if raw_request else None
+        if raw_request is not None:
+            raw_request.state.delivery = delivery
+        streams = bool(getattr(body, "stream", False))
+        async with aclosing(delivery.answer(prompt, streams, asked)) as responses:
+            async for response in responses:
+                yield response
+
+    def _handle(self) -> Any:
+        return next(iter(self._default_serve_handles.values())).options(stream=False)
 
 
 def _check(body: Any) -> ReuseParams:

@@ -7,17 +7,20 @@ what is noted is put into responses elsewhere.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
@@ -26,12 +29,17 @@ from vllm.v1.metrics.stats import SchedulerStats
 from raysparsex.config import parse_settings
 from raysparsex.gate.compare import Answer
 from raysparsex.gate.levels import OwnCorrection, exactly, without_traces
+from raysparsex.plan.compute_share import correction_share
+from raysparsex.plan.correction import safe_correction
 from raysparsex.vllm_plugin.calibrated import calibrated
+from raysparsex.vllm_plugin.model_identity import fingerprint_of, shape_of, special_tokens_of
 
 from .checked_answer import as_position
 from .gate_builder import build_gatekeeper
 from .gatekeeper import Gatekeeper, Shadow
 from .reuse_report import cached_tokens, note
+
+logger = logging.getLogger(__name__)
 
 MOST_REPORTS = 1024
 REPORT_POLLS = 50
@@ -50,6 +58,8 @@ class EngineFacts(NamedTuple):
     """requests that were accepted and not yet answered or aborted"""
     running: int
     waiting: int
+    waiting_tokens: int
+    """prompt tokens of users' requests that have no answer yet"""
     kv_cache_usage: float
     """share of KV blocks that requests hold; blocks kept for their prefix alone are free"""
     connector: dict[str, Any] | None
@@ -64,6 +74,8 @@ class LatestStats(StatLoggerBase):
     def __init__(self, vllm_config: VllmConfig, engine_index: int = 0) -> None:
         self.latest = SchedulerStats()
         self.connector: dict[str, Any] | None = None
+        self.on_changes: Callable[[list[list[Any]]], None] | None = None
+        """Is told which segments came and went in the engine (`stats.changes_of`)."""
         self._reports: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     def record(
@@ -75,6 +87,10 @@ class LatestStats(StatLoggerBase):
         if scheduler_stats.kv_connector_stats is None:
             return  # the connector is silent in steps that change nothing for it
         self.connector = scheduler_stats.kv_connector_stats
+        # Taken out: facts are told as JSON, which knows no bytes.
+        changes = self.connector.pop("changes", [])
+        if changes and self.on_changes is not None:
+            self.on_changes(changes)
         self._reports.update(self.connector.get("reports", {}))
         while len(self._reports) > MOST_REPORTS:
             self._reports.popitem(last=False)
@@ -120,6 +136,7 @@ class ReuseLLM(AsyncLLM):
     gatekeeper: Gatekeeper
     _shadows = 0
     """running"""
+    _waiting_tokens = 0
 
     async def generate(
         self, prompt: Any, sampling_params: SamplingParams, request_id: str, **more: Any
@@ -128,7 +145,8 @@ class ReuseLLM(AsyncLLM):
         more["priority"] = USERS_PRIORITY
         gated = self.gatekeeper.admit(prompt, sampling_params, more.get("lora_request"))
         sampling = gated.sampling if gated else sampling_params
-        async with aclosing(super().generate(prompt, sampling, request_id, **more)) as outputs:
+        answers = super().generate(prompt, sampling, request_id, **more)
+        async with aclosing(self._waited_for(prompt, answers)) as outputs:
             async for output in outputs:
                 if output.finished and output.kv_transfer_params is None:
                     output.kv_transfer_params = await self.stats.report_of(output.request_id)
@@ -139,6 +157,22 @@ class ReuseLLM(AsyncLLM):
                 if cached is not None:
                     output.num_cached_tokens = cached
                 yield output
+
+    async def _waited_for(
+        self, prompt: Any, answers: AsyncGenerator[RequestOutput, None]
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """The same, its prompt counted as waiting until the first of them."""
+        tokens = len(prompt.get("prompt_token_ids") or ()) if isinstance(prompt, dict) else 0
+        self._waiting_tokens += tokens
+        try:
+            async with aclosing(answers):
+                async for output in answers:
+                    self._waiting_tokens, tokens = self._waiting_tokens - tokens, 0
+                    yield output
+        except EngineDeadError:
+            end_replica()
+        finally:
+            self._waiting_tokens -= tokens
 
     async def run_shadow(self, prompt: Any, params: dict[str, Any], tokens: int) -> Shadow:
         """Run a prompt greedily behind all users, and tell what was likely."""
@@ -187,21 +221,48 @@ class ReuseLLM(AsyncLLM):
             unfinished=self.get_num_unfinished_requests() - self._shadows,
             running=latest.num_running_reqs,
             waiting=latest.num_waiting_reqs + latest.num_skipped_waiting_reqs,
+            waiting_tokens=self._waiting_tokens,
             kv_cache_usage=latest.kv_cache_usage,
             connector=self.stats.connector,
             gate=self.gatekeeper.facts(),
         )
 
+    def prompt_facts(self) -> dict[str, Any]:
+        """What a router needs to name and price segments as this engine does; see PromptFacts."""
+        config, shape = self.vllm_config, shape_of(self.vllm_config)
+        transfer = config.kv_transfer_config
+        known = calibrated(config, parse_settings(transfer.kv_connector_extra_config))
+        correction = known.correction or safe_correction(shape.layers)
+        return {
+            "fingerprint": fingerprint_of(config),
+            "special_tokens": special_tokens_of(config).tolist(),
+            "correction_share": correction_share(shape, correction),
+        }
+
     async def check_health(self) -> None:
         """Ray Serve asks every ten seconds, which is as often as gauges must be set."""
         self.gatekeeper.tell_levels()
-        await super().check_health()
+        try:
+            await super().check_health()
+        except EngineDeadError:
+            end_replica()
 
     def shutdown(self, timeout: float | None = None) -> None:
         keeper = getattr(self, "gatekeeper", None)  # missing if the start failed
         if keeper is not None:
             keeper.shadows.close()
         super().shutdown(timeout)
+
+
+def end_replica() -> NoReturn:
+    """A replica without its engine is none. Ended at once, it is replaced at once.
+
+    Its requests fail with it, for the ingress to send elsewhere; Ray Serve's health checks alone
+    would leave it in its place, failing requests, for three periods.
+    """
+    logger.error("the engine died; its replica ends, for Ray Serve to start another one")
+    logging.shutdown()
+    os._exit(1)
 
 
 def _shadow(output: RequestOutput) -> Shadow:
@@ -211,9 +272,14 @@ def _shadow(output: RequestOutput) -> Shadow:
     return Shadow(Answer(list(completion.token_ids), positions), report)
 
 
-def start_llm(config: VllmConfig, log_stats: bool) -> ReuseLLM:
-    """Start the engine process. Metrics go to Ray's Prometheus endpoint."""
+def start_llm(config: VllmConfig, log_stats: bool, holder: str | None = None) -> ReuseLLM:
+    """Start the engine process. Metrics go to Ray's Prometheus endpoint.
+
+    `holder`: under which name the registry knows this replica; the engine takes leases under it.
+    """
     _run_single_cpu_worker_in_engine_process(config)
+    if holder is not None and config.kv_transfer_config is not None:
+        config.kv_transfer_config.engine_id = holder
     stats = LatestStats(config)
     loggers: list[Any] = [UserMetrics] if log_stats else []
     llm = ReuseLLM(

@@ -7,17 +7,26 @@ the checking of requests are not known here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
+import ray
+from ray import serve
 from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from ray.serve.exceptions import RayServeException
 from ray.serve.llm.deployment import LLMServer
 
+from raysparsex.registry.events import HolderId, NodeId
+
+from .autoscaling import WAITING_TOKENS
 from .llm_engine import EngineFacts, ReuseLLM, start_llm
+from .residency import REGISTRY_SHARDS, Residency, announce_for_ever
 from .reuse_report import ReuseReport
-from .shared_store import open_shared_store
+from .shared_store import TENANT_QUOTAS, open_shared_store
 
 
 class LocalModelCallback(CallbackBase):
@@ -42,7 +51,10 @@ class ReuseEngine(VLLMEngine):
         self, vllm_engine_args: Any, vllm_engine_config: Any, placement_group: Any
     ) -> ReuseLLM:
         vllm_engine_config.parallel_config.placement_group = placement_group
-        return start_llm(vllm_engine_config, log_stats=not vllm_engine_args.disable_log_stats)
+        # For the engine's own process, which joins the cluster by itself.
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        log_stats = not vllm_engine_args.disable_log_stats
+        return start_llm(vllm_engine_config, log_stats, holder=_holder())
 
     def chat(self, request: Any, raw_request_info: Any = None) -> AsyncGenerator[Any, None]:
         _let_greedy_have_choices(request, self._oai_serving_chat)
@@ -55,21 +67,58 @@ class ReuseEngine(VLLMEngine):
     def facts(self) -> EngineFacts:
         return self._engine_client.facts()
 
+    def prompt_facts(self) -> dict[str, Any]:
+        return self._engine_client.prompt_facts()
+
+    def tell_changes(self, hear: Callable[[list[list[Any]]], None]) -> None:
+        """From now on `hear` is told which segments came and went in the engine's own store."""
+        self._engine_client.stats.on_changes = hear
+
 
 class ReuseServer(LLMServer):
     """The Serve deployment of one model replica."""
 
     _default_engine_cls = ReuseEngine
     engine: ReuseEngine
+    _announcing: asyncio.Task[None] | None = None
 
     async def _start_engine(self) -> None:
         """Start the engine alone: the base class also starts a usage-statistics actor."""
-        await open_shared_store(self._llm_config.engine_kwargs)
+        quotas = self._llm_config.experimental_configs.get(TENANT_QUOTAS, {})
+        await open_shared_store(self._llm_config.engine_kwargs, quotas)
         await self.engine.start()
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell the registry what the engine holds, if the deployment has one."""
+        shards, holder = self._llm_config.experimental_configs.get(REGISTRY_SHARDS, 0), _holder()
+        if not shards or holder is None:
+            return
+        node = NodeId(ray.get_runtime_context().get_node_id())
+        ranks = self._llm_config.engine_kwargs.get("tensor_parallel_size", 1)
+        residency = Residency(holder, node, ranks)
+        self.engine.tell_changes(residency.take)
+        self._announcing = asyncio.create_task(announce_for_ever(residency, shards))
 
     async def engine_facts(self) -> dict[str, Any]:
         """What the engine holds now; see EngineFacts."""
         return self.engine.facts()._asdict()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """For `autoscaling.LoadPolicy`; Ray Serve asks by itself."""
+        return {WAITING_TOKENS: float(self.engine.facts().waiting_tokens)}
+
+    async def prompt_facts(self) -> dict[str, Any]:
+        """What a router needs to know of the model; see `prompt_names.PromptFacts`."""
+        return self.engine.prompt_facts()
+
+
+def _holder() -> HolderId | None:
+    """This replica as the registry names it; None outside of Ray Serve."""
+    try:
+        return HolderId(serve.get_replica_context().replica_id.unique_id)
+    except RayServeException:
+        return None
 
 
 def _let_greedy_have_choices(request: Any, serving: Any) -> None:

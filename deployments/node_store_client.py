@@ -72,6 +72,10 @@ class NodeStoreClient:
         copied: int = await self._ask("copy_from", node, keys, extra=timeout)
         return copied
 
+    async def discard(self, keys: Sequence[UnitKey]) -> None:
+        """Have it forget segments."""
+        await self._ask("discard", keys)
+
     async def gauges(self) -> dict[str, float]:
         """Figures for metrics (`raysparsex.store.shelf.Shelf.gauges`)."""
         figures: dict[str, float] = await self._ask("gauges")

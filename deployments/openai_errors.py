@@ -37,15 +37,20 @@ def refused_by_engine(status: int, message: str, param: str | None = None) -> Re
     return RequestRefused(status, named, field, "invalid_value" if status == 400 else None)
 
 
-def refusal_response(refusal: RequestRefused) -> JSONResponse:
-    """The response of one refusal; the error's type follows from the status."""
+def refusal_body(refusal: RequestRefused) -> dict[str, Any]:
+    """What the client is told; the error's type follows from the status."""
     error = {
         "message": refusal.message,
         "type": "invalid_request_error" if refusal.status < 500 else "server_error",
         "param": refusal.param,
         "code": refusal.code or _CODES.get(refusal.status),
     }
-    return JSONResponse({"error": error}, status_code=refusal.status)
+    return {"error": error}
+
+
+def refusal_response(refusal: RequestRefused) -> JSONResponse:
+    """The response of one refusal."""
+    return JSONResponse(refusal_body(refusal), status_code=refusal.status)
 
 
 def install_handlers(app: FastAPI) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import psutil
 import ray
 from ray import serve
 
@@ -23,6 +24,9 @@ from .settings import Settings, model_id
 Tell = Callable[[str, str], None]
 
 OBJECT_STORE_BYTES = 256 << 20
+SHARED_OBJECT_STORE_BYTES = 2 << 30
+"""Where replicas share segments; at most the share of memory that Ray takes by itself."""
+RAYS_SHARE = 0.3
 HEAVY_IMPORT = "vllm.entrypoints.openai.chat_completion.protocol"
 
 
@@ -56,7 +60,7 @@ def _start(settings: Settings, ray_folder: str, tell: Tell) -> None:
     ray.init(
         address="local",
         include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
+        object_store_memory=_object_store_bytes(settings),
         namespace="raysparsex",
         _temp_dir=ray_folder,
     )
@@ -69,6 +73,12 @@ def _start(settings: Settings, ray_folder: str, tell: Tell) -> None:
     app = build_app(settings, retry_failed_start=False)
     tell("step", f"loading the model {settings.model}")
     serve.run(app, name="raysparsex", route_prefix="/")
+
+
+def _object_store_bytes(settings: Settings) -> int:
+    if not settings.shares:
+        return OBJECT_STORE_BYTES
+    return min(SHARED_OBJECT_STORE_BYTES, int(RAYS_SHARE * psutil.virtual_memory().total))
 
 
 def _http_options(settings: Settings) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from raysparsex.config import (
 )
 from raysparsex.errors import InvalidConfig
 
+from .routing_config import RoutingConfig
 from .tenants_config import TenantsConfig
 
 PREFIX = "RAYSPARSEX_"
@@ -80,6 +81,16 @@ class EngineConfig(_Section):
     max_replicas: int | None = Field(
         None, ge=1, description="autoscale from `replicas` up to this many; unset: fixed"
     )
+    waiting_tokens: int = Field(
+        16384,
+        ge=1,
+        description="autoscaling: prompt tokens that may wait for their answer per replica",
+    )
+
+    @property
+    def may_be_several(self) -> bool:
+        """Whether there can be more than one replica."""
+        return (self.max_replicas or self.replicas) > 1
 
     @model_validator(mode="after")
     def _scales_upwards(self) -> Self:
@@ -102,13 +113,20 @@ class Settings(_Section):
     slice: SliceConfig = SliceConfig()
     gate: GateConfig = GateConfig()
     tenants: TenantsConfig = TenantsConfig()
+    routing: RoutingConfig = RoutingConfig()
+
+    @property
+    def shares(self) -> bool:
+        """Whether replicas share segments."""
+        shared = self.store.shared
+        return self.engine.may_be_several if shared is None else shared
 
     def for_plugin(self) -> ReuseSettings:
         """The part that the vLLM plugin reads."""
         return ReuseSettings(
             segment=self.segment,
             reuse=self.reuse,
-            store=self.store,
+            store=self.store.model_copy(update={"shared": self.shares}),
             slice=self.slice,
             gate=self.gate,
         )

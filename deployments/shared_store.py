@@ -15,21 +15,34 @@ OBJECT_STORE_SHARE = 0.5
 """Of a node's object store: what is on its way lies there too, and from 80% on Ray spills."""
 
 
-async def open_shared_store(engine_kwargs: Mapping[str, Any]) -> None:
-    """Have this node's store running, if the settings in `engine_kwargs` ask for one."""
+TENANT_QUOTAS = "tenant_quotas"
+"""Where a replica finds `Tenants.quotas`: in its `LLMConfig.experimental_configs`. They come as
+values, because the tenants file may not be there on the replica's node."""
+
+
+async def open_shared_store(
+    engine_kwargs: Mapping[str, Any], quotas: Mapping[str, int] | None = None
+) -> None:
+    """Have this node's store running, if the settings in `engine_kwargs` ask for one.
+
+    `quotas`: bytes by tenant tag; tenants that are not named have no bound of their own.
+    """
     transfer = engine_kwargs["kv_transfer_config"]
     store = parse_settings(transfer["kv_connector_extra_config"]).store
     if store.shared:
         node = ray.get_runtime_context().get_node_id()
-        await ensure_node_store(node, settings_for(node, store)).gauges.remote()
+        await ensure_node_store(node, settings_for(node, store, quotas)).gauges.remote()
 
 
-def settings_for(node: str, store: StoreConfig) -> NodeStoreSettings:
+def settings_for(
+    node: str, store: StoreConfig, quotas: Mapping[str, int] | None = None
+) -> NodeStoreSettings:
     """Bounds of a node's store."""
     own = store.node_bytes
-    room = OBJECT_STORE_SHARE * _object_store_bytes(node)
     return NodeStoreSettings(
-        memory_bytes=int(room) if own is None else own, disk_bytes=store.disk_bytes
+        memory_bytes=int(OBJECT_STORE_SHARE * _object_store_bytes(node)) if own is None else own,
+        disk_bytes=store.disk_bytes,
+        quotas=dict(quotas or {}),
     )
 
 

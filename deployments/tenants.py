@@ -2,7 +2,7 @@
 
 The look-up compares with every known digest, each in constant time, so that its duration tells
 neither whether a key is nearly right nor whose it is. Scopes and salts are
-`raysparsex.segment.trust_scope`; what a tenant's bounds mean is the registry's business.
+`raysparsex.segment.trust_scope`; a tenant's bound on bytes is kept by the stores.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from raysparsex.api_keys import key_digest
 from raysparsex.errors import InvalidConfig, InvalidRequest
 from raysparsex.ids import TrustSalt
-from raysparsex.segment.trust_scope import TrustScope, scope_of, trust_salt
+from raysparsex.segment.trust_scope import TrustScope, scope_of, tenant_tag, trust_salt
 
 from .openai_errors import RequestRefused
 from .tenants_config import TenantsConfig, TenantsFile, parse_tenants
@@ -24,9 +24,6 @@ class Tenant:
     """Whose request it is, and what the key that came with it allows."""
 
     name: str
-    bytes: int | None = None
-    """At most so much KV held; None: no bound of its own."""
-    priority: int = 0
     may_publish_public: bool = False
 
 
@@ -38,11 +35,18 @@ class Tenants:
     """All tenants of a deployment; immutable. Empty: no key is asked for."""
 
     def __init__(self, file: TenantsFile | None = None) -> None:
+        entries = file.root if file else {}
         self._by_digest = [
-            (key.sha256, Tenant(name, entry.bytes, entry.priority, key.may_publish_public))
-            for name, entry in (file.root if file else {}).items()
+            (key.sha256, Tenant(name, key.may_publish_public))
+            for name, entry in entries.items()
             for key in entry.keys
         ]
+        self.quotas = {
+            tenant_tag(name): entry.bytes
+            for name, entry in entries.items()
+            if entry.bytes is not None
+        }
+        """Bytes by the tag of each tenant that has a bound, as stores account for them."""
 
     @property
     def are_asked_for(self) -> bool:

@@ -4,8 +4,7 @@
       keys:
         - 5f2c...                                       sha256 of a key, 64 hexadecimal digits
         - {sha256: 9a41..., may_publish_public: true}   a key with a permission
-      bytes: 8589934592                                 at most so much KV held
-      priority: 0
+      bytes: 8589934592                                 at most so much KV in a node's store
     globex: [77b0...]                                   keys alone
 
 Holds no key. Knows neither HTTP nor ray nor vllm.
@@ -60,11 +59,11 @@ class KeyEntry(_Section):
 
 
 class TenantEntry(_Section):
-    """One tenant's keys and bounds."""
+    """One tenant's keys and bound."""
 
     keys: tuple[Annotated[KeyEntry, BeforeValidator(_as_key)], ...] = Field(min_length=1)
     bytes: int | None = Field(None, ge=0)
-    priority: int = 0
+    """Of KV in each node's shared store; None: no bound of its own."""
 
 
 class TenantsFile(RootModel[dict[str, Annotated[TenantEntry, BeforeValidator(_as_entry)]]]):
@@ -102,13 +101,12 @@ def _refused(name: str, detail: Mapping[str, Any]) -> InvalidConfig:
     return InvalidConfig(name + place, problem, _ALLOWED.get(str(last), _ENTRY))
 
 
-_ENTRY = "a list of digests, or a mapping with keys, bytes and priority"
+_ENTRY = "a list of digests, or a mapping with keys and bytes"
 _ALLOWED = {
     "keys": "a list of at least one digest",
     "sha256": "the digest that `raysparsex keys new` prints",
     "may_publish_public": "true or false",
     "bytes": "an integer of 0 or more",
-    "priority": "an integer",
 }
 
 

@@ -125,9 +125,10 @@ class StoreConfig(_Frozen):
     bytes: int = Field(
         default=2 << 30, ge=0, description="budget of the host-memory store, in bytes"
     )
-    shared: bool = Field(
-        default=False,
-        description="hand segments to the node's store in Ray's object store, and look there",
+    shared: bool | None = Field(
+        default=None,
+        description="hand segments to the node's store in Ray's object store, and look there;"
+        " unset: when there can be several replicas",
     )
     node_bytes: int | None = Field(
         default=None,
@@ -136,6 +137,11 @@ class StoreConfig(_Frozen):
     )
     disk_bytes: int = Field(
         default=0, ge=0, description="what a node's shared store may have spilled to disk"
+    )
+    single_flight_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        description="longest wait for segments that another request computes; 0: compute at once",
     )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from raysparsex.plan.correction import Correction
+
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
@@ -36,3 +38,17 @@ def compute_share(
     full = (new + suspects) * full_layers + fresh
     sparse = (new + recomputed) * (layers - 1 - full_layers + projection)
     return (full + sparse) / everything
+
+
+def correction_share(shape: LayerShape, correction: Correction) -> float:
+    """Compute of a reused token over that of a new one, once sensitivities are known."""
+    many = 1000
+    suspects = 1.0 if correction.suspects is None else correction.suspects
+    return compute_share(
+        shape,
+        new=0,
+        reused=many,
+        suspects=int(many * suspects),
+        recomputed=int(many * correction.budget),
+        full_layers=correction.full_layers,
+    )

@@ -10,7 +10,17 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from raysparsex.registry.events import HolderId, PackedIds, Place, Tier, disk, node, replica
+from raysparsex.ids import SegmentId
+from raysparsex.registry.events import (
+    HolderId,
+    NodeId,
+    PackedIds,
+    Place,
+    Tier,
+    disk,
+    node,
+    replica,
+)
 from raysparsex.registry.membership import Directory
 from raysparsex.registry.places import Bits
 
@@ -63,6 +73,16 @@ class Coverage:
         short = -(-places // 8) - self.bits.shape[1]
         bits = np.pad(self.bits, ((0, 0), (0, short))) if short > 0 else self.bits
         return np.unpackbits(bits, axis=1, count=places, bitorder="little").view(np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """What becomes of segments that a replica lacks. One in neither mapping: it computes it."""
+
+    nodes: Mapping[SegmentId, NodeId]
+    """Whose stores to read them from."""
+    computing: Mapping[SegmentId, float]
+    """Being computed by others, who promised to be done within so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)

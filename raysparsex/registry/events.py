@@ -14,7 +14,8 @@ all it holds, to a registry that lost everything, rebuilds the same state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, NewType
@@ -31,6 +32,9 @@ PinOwner = NewType("PinOwner", str)
 PackedIds = NewType("PackedIds", bytes)
 
 ID_BYTES = 16
+NOBODY = TenantTag("")
+"""Whose segments are that were announced by a replica, which knows no tenants; the first store that
+names one gives them to it."""
 
 
 class Tier(IntEnum):
@@ -75,6 +79,15 @@ def pack(ids: Iterable[SegmentId]) -> PackedIds:
 def unpack(ids: bytes) -> list[SegmentId]:
     """The single segment ids."""
     return [SegmentId(ids[at : at + ID_BYTES]) for at in range(0, len(ids), ID_BYTES)]
+
+
+def rounds(ids: PackedIds, most: int = 64) -> Iterator[PackedIds]:
+    """Ids that may stand there several times, in rounds in which each stands once."""
+    left = Counter(unpack(ids))
+    for _ in range(most):
+        if left:
+            yield pack(left)
+        left = Counter({segment: count - 1 for segment, count in left.items() if count > 1})
 
 
 class SegmentFacts(NamedTuple):

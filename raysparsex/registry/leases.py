@@ -1,6 +1,6 @@
 """Single flight: who computes a segment that nobody holds yet, and until when.
 
-    nobody ──take──► leased ──stored, released, expired, holder left──► nobody
+    nobody ──take──► leased ──in a store, released, expired, holder left──► nobody
 
 The first who asks gets the lease and computes; others learn who it is and until when. A lease is a
 promise, not a lock: it ends by itself, and whoever would rather not wait computes too. Times come

@@ -28,6 +28,14 @@ class Added:
     evicted: tuple[SegmentId, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How segments that came or went stand now."""
+
+    held: tuple[SegmentRecord, ...] = ()
+    gone: tuple[SegmentId, ...] = ()
+
+
 class SegmentLedger:
     """Which segments are held. Not thread-safe: one owner."""
 
@@ -39,6 +47,8 @@ class SegmentLedger:
         self._bytes = 0
         self._pins: dict[RequestId, tuple[SegmentId, ...]] = {}
         self._pin_counts: Counter[SegmentId] = Counter()
+        self._changed: dict[SegmentId, None] = {}
+        """Came or went since `take_changes`; ids, so that it is bounded by what passes through."""
 
     def find(self, segment: SegmentId) -> SegmentRecord | None:
         """The record under this id; does not count as use."""
@@ -59,7 +69,8 @@ class SegmentLedger:
         for segment in [*victims, record.id]:
             self._forget(segment)
         self._records[record.id] = record
-        self._bytes += self._size(record)
+        self._changed[record.id] = None
+        self._bytes += self.size_of(record)
         return Added(True, victims)
 
     def use(self, segments: Iterable[SegmentId]) -> None:
@@ -91,6 +102,15 @@ class SegmentLedger:
         """Forget every segment that is not pinned; their ids."""
         return self.drop([s for s in self._records if not self._pin_counts[s]])
 
+    def take_changes(self) -> Changes:
+        """What came or went since the last call, each segment as it stands now."""
+        if not self._changed:
+            return Changes()
+        held = tuple(self._records[s] for s in self._changed if s in self._records)
+        gone = tuple(s for s in self._changed if s not in self._records)
+        self._changed = {}
+        return Changes(held, gone)
+
     @property
     def held_bytes(self) -> int:
         return self._bytes
@@ -108,31 +128,33 @@ class SegmentLedger:
         """Pinned segments, each counted once per owner."""
         return sum(self._pin_counts.values())
 
+    def size_of(self, record: SegmentRecord) -> int:
+        """Bytes of its KV on one rank."""
+        return record.token_count * self._bytes_per_token
+
     def check_integrity(self) -> None:
         """Assert what must always hold; for tests and for whoever doubts."""
-        assert self._bytes == sum(map(self._size, self._records.values()))
+        assert self._bytes == sum(map(self.size_of, self._records.values()))
         assert self._bytes <= self._budget
         assert Counter(s for pins in self._pins.values() for s in pins) == self._pin_counts
-
-    def _size(self, record: SegmentRecord) -> int:
-        return record.token_count * self._bytes_per_token
 
     def _forget(self, segment: SegmentId) -> bool:
         record = self._records.pop(segment, None)
         if record is not None:
-            self._bytes -= self._size(record)
+            self._changed[segment] = None
+            self._bytes -= self.size_of(record)
         return record is not None
 
     def _victims(self, record: SegmentRecord) -> tuple[SegmentId, ...] | None:
         """Least recently used segments that must go to make room; None when that cannot do."""
         replaced = self._records.get(record.id)
-        needed = self._bytes + self._size(record) - self._budget
-        needed -= self._size(replaced) if replaced else 0
+        needed = self._bytes + self.size_of(record) - self._budget
+        needed -= self.size_of(replaced) if replaced else 0
         victims: list[SegmentId] = []
         for segment, held in self._records.items():
             if needed <= 0:
                 break
             if segment != record.id and not self._pin_counts[segment]:
                 victims.append(segment)
-                needed -= self._size(held)
+                needed -= self.size_of(held)
         return tuple(victims) if needed <= 0 else None

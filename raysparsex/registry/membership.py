@@ -10,7 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from raysparsex.registry.events import HolderId, NodeId, Place, disk, node, replica
+import numpy as np
+import numpy.typing as npt
+
+from raysparsex.registry.events import HolderId, NodeId, Place, Tier, disk, node, replica
 
 MOST_PLACES = 2**16 - 1
 
@@ -55,6 +58,8 @@ class Membership:
         # A registry that starts again must not say what a router still believes of the one before.
         self._version = incarnation << 32
         self._directory = _directory(self._version, (None,), {})
+        self._store_bits: tuple[int, npt.NDArray[np.uint8]] = (-1, np.zeros(0, np.uint8))
+        """With the version that they are of."""
 
     @property
     def holders(self) -> int:
@@ -120,6 +125,13 @@ class Membership:
         if self._directory.version != self._version:
             self._directory = _directory(self._version, tuple(self._places), dict(self._node_of))
         return self._directory
+
+    def store_bits(self) -> npt.NDArray[np.uint8]:
+        """The places that are a node's store or its disk, as `Places.bits` has them."""
+        if self._store_bits[0] != self._version:
+            stores = [p is not None and p.tier is not Tier.REPLICA for p in self._places]
+            self._store_bits = (self._version, np.packbits(stores, bitorder="little"))
+        return self._store_bits[1]
 
     def check_integrity(self) -> None:
         """Assert that numbers and places are one to one, and complete."""

@@ -51,7 +51,12 @@ class Records:
         self.expires[slots] = facts.expires
 
     def announce_again(self, slots: Slots, facts: SegmentBatch) -> None:
-        """Known segments were announced again: depth may fall, the time to live may grow."""
+        """Known segments were announced again: depth may fall, the time to live may grow.
+
+        Replicas do not say what computing one again takes; stores do.
+        """
+        seconds = self.recompute_seconds
+        seconds[slots] = np.maximum(seconds[slots], facts.recompute_seconds)
         self.depth[slots] = np.minimum(self.depth[slots], facts.depth)
         self.expires[slots] = np.maximum(self.expires[slots], facts.expires)
 

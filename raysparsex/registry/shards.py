@@ -100,20 +100,32 @@ def _translated(coverage: Coverage, theirs: Directory, ours: Directory) -> npt.N
     return np.packbits(held[:, order], axis=1, bitorder="little")
 
 
+def part_of(whole: Limits, shards: int) -> Limits:
+    """The bounds of each of so many shards."""
+    return replace(
+        whole,
+        segments=-(-whole.segments // shards),
+        leases=-(-whole.leases // shards),
+        tenant_bytes=None if whole.tenant_bytes is None else whole.tenant_bytes // shards,
+        quotas={tag: quota // shards for tag, quota in whole.quotas.items()},
+    )
+
+
 class Shards:
     """Registries in this process behind the face of one."""
 
     def __init__(self, shards: int = 1, limits: Limits | None = None, seed: int = 0) -> None:
         assert shards > 0
-        whole = limits or Limits()
-        part = replace(
-            whole,
-            segments=-(-whole.segments // shards),
-            leases=-(-whole.leases // shards),
-            tenant_bytes=None if whole.tenant_bytes is None else whole.tenant_bytes // shards,
-            quotas={tag: quota // shards for tag, quota in whole.quotas.items()},
-        )
-        self._shards = [Registry(part, seed) for _ in range(shards)]
+        part = part_of(limits or Limits(), shards)
+        self._shards: Sequence[Registry] = [Registry(part, seed) for _ in range(shards)]
+
+    @classmethod
+    def of(cls, registries: Sequence[Registry]) -> Shards:
+        """These registries, in the order of their shards, still their owners'."""
+        assert registries
+        made = cls.__new__(cls)
+        made._shards = list(registries)
+        return made
 
     def apply(self, event: events.Event, now: float) -> None:
         """See `Registry.apply`."""

@@ -22,7 +22,15 @@ import numpy.typing as npt
 from raysparsex.ids import SegmentId
 from raysparsex.registry import events
 from raysparsex.registry.answers import Coverage, Evictions, Gauges, Origin, origins
-from raysparsex.registry.events import HolderId, NodeId, PackedIds, Place, TenantTag
+from raysparsex.registry.events import (
+    NOBODY,
+    HolderId,
+    NodeId,
+    PackedIds,
+    Place,
+    TenantTag,
+    Tier,
+)
 from raysparsex.registry.index import Keys, SegmentIndex, Slots, distinct, keys_of
 from raysparsex.registry.leases import Lease, LeaseTable
 from raysparsex.registry.membership import Directory, Membership
@@ -65,7 +73,10 @@ class Registry:
         self._leases = LeaseTable(self._limits.leases)
         self._now = float("-inf")
         self._forgotten = self._refused = self._strays = 0
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self._handlers = self._all_handlers()
+
+    def _all_handlers(self) -> dict[type, Callable[[Any], None]]:
+        return {
             events.NodeJoined: lambda event: self._members.add_node(event.node),
             events.NodeLeft: self._node_left,
             events.NodeStoreLost: lambda event: self._empty_node(event.node),
@@ -81,6 +92,13 @@ class Registry:
             ),
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_handlers"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._handlers = self._all_handlers()
+
     # Events
 
     def apply(self, event: events.Event, now: float) -> None:
@@ -91,13 +109,14 @@ class Registry:
     def lease(
         self, ids: PackedIds, holder: HolderId, seconds: float, now: float
     ) -> list[Lease | None]:
-        """Who computes each of these segments: whoever asked first; None where one is held already.
+        """Who computes each of these segments: whoever asked first; None where a store holds one.
 
-        A holder that has not joined is told that it computes, and nobody else hears of it.
+        A copy in the memory of a replica counts for nothing here, as nobody else can read it. A
+        holder that has not joined is told that it computes, and nobody else hears of it.
         """
         self._advance(now)
         slots = self._servable(keys_of(ids), self._now)
-        missing = np.flatnonzero(slots == 0).tolist()
+        missing = np.flatnonzero(~self._in_a_store(slots)).tolist()
         answers: list[Lease | None] = [None] * len(slots)
         until = self._now + seconds if self._members.node_of(holder) else self._now
         every = events.unpack(ids)
@@ -125,6 +144,10 @@ class Registry:
     def directory(self) -> Directory:
         """What the bits of a coverage mean."""
         return self._members.directory()
+
+    def store_bits(self) -> npt.NDArray[np.uint8]:
+        """Which places are a node's store, to be laid over the bits of a coverage."""
+        return self._members.store_bits()
 
     def origins(self, ids: PackedIds, holder: HolderId, now: float) -> list[Origin]:
         """From where a replica that has joined reads each of these segments."""
@@ -211,6 +234,8 @@ class Registry:
         portion = min(_PORTION, self._limits.segments)
         for start in range(0, len(batch), portion):
             self._store(batch.take(slice(start, start + portion)), number)
+        if event.place.tier is not Tier.REPLICA and len(self._leases):
+            self._leases.end(events.unpack(batch.ids))
 
     def _store(self, batch: events.SegmentBatch, place: int) -> None:
         first, _ = distinct(keys_of(batch.ids))
@@ -219,13 +244,13 @@ class Registry:
         slots = self._index.find(keys)
         known, new = np.flatnonzero(slots), np.flatnonzero(slots == 0)
         self._records.announce_again(slots[known], batch.take(known))
+        self._give_to(batch.tenant, slots[known])
         self._usage.touch(slots[known])
         room = self._make_room(len(new), before)
         self._refused += len(new) - room
         new = new[:room]
         slots[new] = self._create(keys[new], batch.take(new))
         self._account(self._places.add(slots[slots != 0], place), 1)
-        self._leases.end(events.unpack(batch.ids) if len(self._leases) else ())
 
     def _create(self, keys: Keys, facts: events.SegmentBatch) -> Slots:
         tenant = self._tenants.admit(facts.tenant)
@@ -236,6 +261,18 @@ class Registry:
         self._usage.touch(slots)
         self._tenants.add(tenant, len(slots), 0)
         return slots
+
+    def _give_to(self, tag: TenantTag, slots: Slots) -> None:
+        """What was announced without a tenant so far becomes this one's."""
+        nobody = self._tenants.number(NOBODY)
+        mine = slots[self._records.tenant[slots] == nobody]
+        if tag == NOBODY or not nobody or not len(mine):
+            return
+        held = int((self._records.size[mine] * self._places.count(mine)).sum())
+        number = self._tenants.admit(tag)
+        self._tenants.add(number, len(mine), held)
+        self._tenants.add(nobody, -len(mine), -held)
+        self._records.tenant[mine] = number
 
     def _make_room(self, count: int, before: int) -> int:
         """How many of so many new records fit; older ones leave for them."""
@@ -324,6 +361,12 @@ class Registry:
         slots = self._index.find(keys)
         slots[self._records.expires[slots] <= now] = 0
         return slots
+
+    def _in_a_store(self, slots: Slots) -> npt.NDArray[np.bool_]:
+        """Which of these a node's store holds, in memory or on disk."""
+        bits, stores = self._places.bits(slots), self.store_bits()
+        width = min(bits.shape[1], len(stores))
+        return np.any(bits[:, :width] & stores[:width], axis=1)  # type: ignore[no-any-return]
 
     def _held_slots(self, ids: PackedIds) -> Slots:
         """The slots of those that have one, each once, in the order of the ids."""

@@ -7,9 +7,13 @@
              name none
     public   everybody, behind their own scope  KV computed behind public text only
 
-A salt is sha256 over kind, tenant and `cache_salt`, each with its length in front. So no choice of
+    <kind>-<tag of the tenant>-<sha256>     graph, tenant
+    public-<sha256>
+
+The sha256 is over kind, tenant and `cache_salt`, each with its length in front. So no choice of
 names falls together with another's, and a client, whose words are hashed with its own tenant's
-name, can name neither another tenant's scope nor the public one.
+name, can name neither another tenant's scope nor the public one. The tag decides nothing about
+sharing: it is how an engine, which is told a salt and no tenant, says whose bytes it keeps.
 
 Knows no key and no permission: who the tenant is has been settled before.
 """
@@ -17,12 +21,16 @@ Knows no key and no permission: who the tenant is has been settled before.
 from __future__ import annotations
 
 import hashlib
+import re
 from enum import StrEnum
 
 from raysparsex.errors import InvalidRequest
 from raysparsex.ids import TrustSalt
 
 _TAG = "raysparsex scope 1"
+_TAGGED = re.compile(r"(?:graph|tenant)-([0-9a-f]{16})-[0-9a-f]{64}")
+NOBODY = ""
+"""The tag of what belongs to no tenant: public segments, and all where there are no tenants."""
 
 
 class TrustScope(StrEnum):
@@ -48,7 +56,19 @@ def trust_salt(tenant: str, cache_salt: str | None, scope: TrustScope) -> TrustS
         raise InvalidRequest("cache_salt", f"is given in scope {scope}", "scope graph, or no salt")
     if scope is TrustScope.PUBLIC:
         return PUBLIC_SALT
-    return _salt(scope, tenant, cache_salt or "")
+    digest = _digest(scope, tenant, cache_salt or "")
+    return TrustSalt(f"{scope}-{tenant_tag(tenant)}-{digest}")
+
+
+def tenant_tag(tenant: str) -> str:
+    """Names a tenant wherever its bytes are counted; 16 hexadecimal digits."""
+    return _digest(tenant)[:16]
+
+
+def tag_in(salt: TrustSalt) -> str:
+    """The tag of the tenant whose scope it is; NOBODY for what is not a tenant's salt."""
+    found = _TAGGED.fullmatch(salt)
+    return found[1] if found else NOBODY
 
 
 def readable_salts(own: TrustSalt) -> tuple[TrustSalt, ...]:
@@ -59,13 +79,13 @@ def readable_salts(own: TrustSalt) -> tuple[TrustSalt, ...]:
     return (own,) if own == PUBLIC_SALT else (own, PUBLIC_SALT)
 
 
-def _salt(scope: TrustScope, *names: str) -> TrustSalt:
+def _digest(*names: str) -> str:
     digest = hashlib.sha256()
-    for name in (_TAG, scope, *names):
+    for name in (_TAG, *names):
         encoded = name.encode("utf-8", "surrogatepass")  # JSON may carry half a pair
         digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return TrustSalt(f"{scope}-{digest.hexdigest()}")
+    return digest.hexdigest()
 
 
-PUBLIC_SALT = _salt(TrustScope.PUBLIC)
+PUBLIC_SALT = TrustSalt(f"{TrustScope.PUBLIC}-{_digest(TrustScope.PUBLIC)}")
 """The one public scope of a deployment."""

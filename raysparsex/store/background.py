@@ -2,9 +2,10 @@
 
     engine's step ──publish(parts)──► queue, bounded in bytes ──► publishing thread ──► store
                   ──fetch(records)──► future ◄──────────────────── fetching thread ◄─── store
+                  ──records(ids)────► future ◄───────────────────── asking thread ◄──── store
 
-A fetch never stands behind a publication. Nothing here raises into the engine's step: what fails is
-counted, and a fetch that fails says so for each segment.
+A question never stands behind a fetch, nor that behind a publication. Nothing here raises into the
+engine's step: what fails is counted, and a fetch that fails says so for each segment.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Protocol
 from raysparsex.errors import ReuseFailed, SegmentUnavailable
 from raysparsex.ids import SegmentId
 from raysparsex.segment.coverage import SegmentRecord
+from raysparsex.store.elsewhere import Found, LeaseWish
 from raysparsex.store.part import Fetched, SharedPart
 
 logger = logging.getLogger("vllm.raysparsex")
@@ -31,10 +33,13 @@ class Exchange(Protocol):
     def publish(self, parts: Sequence[SharedPart]) -> int:
         """Hand parts over; how many are held because of it. Raises ReuseFailed."""
 
-    def records(
-        self, segments: Sequence[SegmentId], *, ranks: int = 1, node: str | None = None
-    ) -> dict[SegmentId, SegmentRecord]:
-        """The records of those that are held. Raises ReuseFailed."""
+    def find(
+        self, segments: Sequence[SegmentId], *, ranks: int = 1, wish: LeaseWish | None = None
+    ) -> Found:
+        """What is held of these, here or elsewhere. Raises ReuseFailed."""
+
+    def release(self, segments: Sequence[SegmentId], holder: str) -> None:
+        """Give up leases that `find` took."""
 
     def fetch(
         self,
@@ -66,6 +71,7 @@ class BackgroundStore:
         self._clock = clock
         self._publishing = ThreadPoolExecutor(1, thread_name_prefix="segment-publisher")
         self._fetching = ThreadPoolExecutor(1, thread_name_prefix="segment-fetcher")
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="segment-finder")
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
         self._exchange: Exchange | None = None
@@ -96,14 +102,25 @@ class BackgroundStore:
         return self._fetching.submit(self._fetch, records, rank, ranks, node)
 
     def records(
-        self, segments: Sequence[SegmentId], *, ranks: int = 1, node: str | None = None
-    ) -> Future[dict[SegmentId, SegmentRecord]]:
-        """See `Exchange.records`; empty where it fails."""
-        return self._fetching.submit(self._records, segments, ranks, node)
+        self, segments: Sequence[SegmentId], *, ranks: int = 1, wish: LeaseWish | None = None
+    ) -> Future[Found]:
+        """See `Exchange.find`; empty where it fails."""
+        return self._asking.submit(self._find, segments, ranks, wish)
+
+    def release(self, segments: Sequence[SegmentId], holder: str) -> None:
+        """See `Exchange.release`; behind the look-ups that took the leases."""
+        self._asking.submit(self._release, segments, holder)
 
     def counts(self) -> dict[str, int]:
-        """Parts published, dropped for want of room in the queue, and failures; and what waits."""
-        names = ("published_parts", "dropped_parts", "failed_publications", "failed_lookups")
+        """Parts published, dropped for want of room in the queue, failures, registry shards and
+        other nodes' stores that did not answer; and what waits."""
+        names = (
+            "published_parts",
+            "dropped_parts",
+            "failed_publications",
+            "failed_lookups",
+            "silent_elsewhere",
+        )
         with self._lock:
             return {name: self._counts[name] for name in names} | {"waiting_bytes": self._waiting}
 
@@ -111,6 +128,7 @@ class BackgroundStore:
         """Give up what waits, finish what runs."""
         self._publishing.shutdown(wait=True, cancel_futures=True)
         self._fetching.shutdown(wait=True, cancel_futures=True)
+        self._asking.shutdown(wait=True, cancel_futures=True)
 
     def _publish(self, parts: Sequence[SharedPart], size: int) -> None:
         try:
@@ -130,14 +148,20 @@ class BackgroundStore:
             told = self._failed("failed_lookups", problem)
             return Fetched(failed={record.id: told for record in records})
 
-    def _records(
-        self, segments: Sequence[SegmentId], ranks: int, node: str | None
-    ) -> dict[SegmentId, SegmentRecord]:
+    def _find(self, segments: Sequence[SegmentId], ranks: int, wish: LeaseWish | None) -> Found:
         try:
-            return self._connected().records(segments, ranks=ranks, node=node)
+            found = self._connected().find(segments, ranks=ranks, wish=wish)
         except Exception as problem:
             self._failed("failed_lookups", problem)
-            return {}
+            return Found(silent=1)
+        self._count("silent_elsewhere", found.silent)
+        return found
+
+    def _release(self, segments: Sequence[SegmentId], holder: str) -> None:
+        try:
+            self._connected().release(segments, holder)
+        except Exception as problem:
+            self._failed("failed_lookups", problem)
 
     def _connected(self) -> Exchange:
         with self._connecting:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,7 @@ from ray.exceptions import (
 from raysparsex.errors import CorruptSegment, ReuseFailed, SegmentUnavailable, StoreFull
 from raysparsex.ids import SegmentId
 from raysparsex.segment.coverage import SegmentRecord
+from raysparsex.store.elsewhere import Found, LeaseWish, Registry, find_elsewhere
 from raysparsex.store.names import NAMESPACE, store_name
 from raysparsex.store.node_ledger import Offer, UnitKey
 from raysparsex.store.part import (
@@ -47,13 +49,18 @@ from raysparsex.store.quantized import Encoding, is_available
 def join_cluster(address: str | None = None) -> bool:
     """Connect this process, as a driver unless it is in Ray already; whether it was connected here.
 
-    `address`: of the cluster's GCS; unset: RAY_ADDRESS, which vLLM sets for the processes it starts
-    inside Ray. Call it from a thread other than the main one: there Ray leaves signals alone.
+    `address`: of the cluster's GCS; unset: RAY_ADDRESS. Ray's "auto" is not for us: on a machine
+    with two clusters it may find the other one, and whoever loses that is killed with it. Call it
+    from a thread other than the main one: there Ray leaves signals alone. Raises SegmentUnavailable
+    if no address is known.
     """
     if ray.is_initialized():
         return False
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        raise SegmentUnavailable("no cluster is known: set RAY_ADDRESS to share segments")
     ray.init(
-        address=address or "auto",
+        address=address,
         namespace=NAMESPACE,
         configure_logging=False,
         log_to_driver=False,
@@ -79,9 +86,13 @@ class RayStoreClient:
         encoding: Encoding = Encoding.NATIVE,
         timeout: float = 5.0,
         batch_bytes: int = 64 << 20,
+        registry: Registry | None = None,
+        patience: float = 0.1,
     ) -> None:
         """The process is in the cluster already (`join_cluster`). `node`: a Ray node id, in hex.
 
+        `registry`: who is asked for what the node's store lacks; None: nobody. `patience`: how long
+        other nodes' stores then have to say what they hold, as a request waits for it.
         `batch_bytes`: bytes on their way at once; the object store holds them beside its budget.
         """
         assert is_available(encoding)
@@ -89,6 +100,8 @@ class RayStoreClient:
         self._encoding = encoding
         self._timeout = timeout
         self._batch_bytes = batch_bytes
+        self._registry = registry
+        self._patience = patience
         self._stores: dict[str, ActorHandle[Any]] = {}
 
     def wants(self, offers: Sequence[Offer]) -> list[bool]:
@@ -113,6 +126,32 @@ class RayStoreClient:
         keys = [UnitKey(segment, ranks) for segment in segments]
         found = self._ask(node or self.node, "records", keys)
         return {record.id: record for record in found if record is not None}
+
+    def find(
+        self, segments: Sequence[SegmentId], *, ranks: int = 1, wish: LeaseWish | None = None
+    ) -> Found:
+        """Records from this node's store and, with a wish, from those of others; see `elsewhere`.
+
+        Raises SegmentUnavailable if this node's store does not answer.
+        """
+        here = self.records(segments, ranks=ranks)
+        missing = [segment for segment in segments if segment not in here]
+        if self._registry is None or wish is None or not missing:
+            return Found(here)
+
+        def records_on(
+            wanted: Mapping[str, Sequence[SegmentId]],
+        ) -> dict[str, dict[SegmentId, SegmentRecord] | None]:
+            return self._records_on(wanted, ranks)
+
+        found = find_elsewhere(missing, self.node, wish, self._registry, records_on)
+        found.records.update(here)
+        return found
+
+    def release(self, segments: Sequence[SegmentId], holder: str) -> None:
+        """Give up leases that `find` took."""
+        if self._registry is not None:
+            self._registry.release(segments, holder)
 
     def fetch(
         self,
@@ -156,6 +195,30 @@ class RayStoreClient:
     def unpin(self, owner: str) -> None:
         """Release the owner's pins."""
         self._ask(self.node, "unpin", owner)
+
+    def _records_on(
+        self, wanted: Mapping[str, Sequence[SegmentId]], ranks: int
+    ) -> dict[str, dict[SegmentId, SegmentRecord] | None]:
+        """Records by node, all nodes asked at once; None for a store that does not answer."""
+        asked: dict[str, Any] = {}
+        for node, segments in wanted.items():
+            keys = [UnitKey(segment, ranks) for segment in segments]
+            with contextlib.suppress(SegmentUnavailable):
+                asked[node] = self._store(node).records.remote(keys)
+        until = time.monotonic() + self._patience
+        return {node: self._answer(node, asked.get(node), until) for node in wanted}
+
+    def _answer(
+        self, node: str, reference: Any, until: float
+    ) -> dict[SegmentId, SegmentRecord] | None:
+        if reference is None:
+            return None
+        try:
+            found = ray.get(reference, timeout=_left(until))
+        except RayError:
+            self._stores.pop(node, None)  # it may come back under its name, as another actor
+            return None
+        return {record.id: record for record in found if record is not None}
 
     def _batches(
         self, parts: Iterable[SharedPart]

@@ -13,11 +13,8 @@ Use without Ray, when the package is installed:
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
@@ -29,16 +26,16 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 )
 
 from raysparsex.config import ReuseSettings, parse_settings
-from raysparsex.ids import BlockId, ModelFingerprint, RequestId
-from raysparsex.plan.compute_share import LayerShape
+from raysparsex.ids import BlockId, RequestId
 from raysparsex.vllm_plugin.calibrated import Calibrated, calibrated, tell
 from raysparsex.vllm_plugin.compat import refuse_unsupported
 from raysparsex.vllm_plugin.engine_facts import EngineFacts
 from raysparsex.vllm_plugin.metadata import JobOutcomes, StepOrders
+from raysparsex.vllm_plugin.model_identity import fingerprint_of, shape_of, special_tokens_of
 from raysparsex.vllm_plugin.scheduler_half import SchedulerHalf
 from raysparsex.vllm_plugin.shared_lookup import SharedLookup
 from raysparsex.vllm_plugin.sharing import shared_store
-from raysparsex.vllm_plugin.stats import ReusePromMetrics, ReuseStats
+from raysparsex.vllm_plugin.stats import ReusePromMetrics, ReuseStats, changes_of
 from raysparsex.vllm_plugin.worker_half import WorkerHalf
 
 if TYPE_CHECKING:
@@ -100,7 +97,8 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
         if self._settings.store.shared:
             ranks = self._vllm_config.parallel_config.tensor_parallel_size
             shared_store().records([])  # connects now, not when the first request waits for it
-            lookup = SharedLookup(shared_store(), ranks)
+            holder = self._vllm_config.kv_transfer_config.engine_id
+            lookup = SharedLookup(shared_store(), ranks, holder=holder)
         blocks = ManagedBlocks(kv_cache_manager)
         self._scheduler = SchedulerHalf(self._settings, facts, blocks, lookup)
 
@@ -212,17 +210,20 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
     # ---- both -----------------------------------------------------------------------------------
 
     def get_kv_connector_stats(self) -> KVConnectorStats | None:
-        """Counters since the last call and gauges, when any of them changed.
+        """Counters and changes since the last call, and gauges, when there is any news.
 
         Called every step, so silence is cheap. Workers have no statistics of their own.
         """
         if self._scheduler is None:
             return None
         gauges = self.scheduler.gauges()
-        if self.scheduler.counters.is_empty() and gauges == self._told_gauges:
+        ranks = self._vllm_config.parallel_config.tensor_parallel_size
+        changes = changes_of(self.scheduler.ledger, ranks)
+        same = gauges == self._told_gauges
+        if same and not changes and self.scheduler.counters.is_empty():
             return None
         self._told_gauges = gauges
-        return ReuseStats.of(self.scheduler.counters.take(), gauges)
+        return ReuseStats.of(self.scheduler.counters.take(), gauges, changes)
 
     @classmethod
     def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> KVConnectorStats:
@@ -273,48 +274,12 @@ def _engine_facts(
     spec = group.kv_cache_spec
     layers = len(group.layer_names)
     return EngineFacts(
-        fingerprint=_fingerprint(vllm_config),
-        special_tokens=_special_tokens(vllm_config),
-        shape=LayerShape(layers, _projection_share(vllm_config)),
+        fingerprint=fingerprint_of(vllm_config),
+        special_tokens=special_tokens_of(vllm_config),
+        shape=shape_of(vllm_config),
         block_size=spec.block_size,
         bytes_per_token=layers * spec.page_size_bytes // spec.block_size,
         correction=known.correction,
         calibrated=known.bounds,
         unfit=known.unfit,
     )
-
-
-def _projection_share(vllm_config: VllmConfig) -> float:
-    """Weights that make queries, keys and values over all weights of a (gated) decoder layer."""
-    model, config = vllm_config.model_config, vllm_config.model_config.hf_text_config
-    hidden, size = model.get_hidden_size(), model.get_head_size()
-    queries, keys = config.num_attention_heads * size, config.num_key_value_heads * size
-    made = hidden * (queries + 2 * keys)
-    return float(made / (made + hidden * queries + 3 * hidden * config.intermediate_size))
-
-
-def _fingerprint(vllm_config: VllmConfig) -> ModelFingerprint:
-    """Changes with anything that changes a key or a value: weights' origin, shape, dtype."""
-    model = vllm_config.model_config
-    parts = [
-        model.model,
-        model.revision,
-        str(model.dtype),
-        str(model.quantization),
-        str(vllm_config.cache_config.cache_dtype),
-        json.dumps(model.hf_config.to_dict(), sort_keys=True, default=str),
-    ]
-    return ModelFingerprint(hashlib.sha256(json.dumps(parts).encode()).hexdigest())
-
-
-def _special_tokens(vllm_config: VllmConfig) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Control tokens of the tokenizer; empty when the engine runs without one."""
-    from vllm.tokenizers import cached_tokenizer_from_config
-
-    if vllm_config.model_config.skip_tokenizer_init:
-        return np.empty(0, dtype=np.int64)
-    tokenizer = cached_tokenizer_from_config(vllm_config.model_config)
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    # Roles of a chat template are special tokens without a name such as "eos".
-    special = {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
-    return np.array(sorted(special), dtype=np.int64)

@@ -25,7 +25,12 @@ class ReuseCounters:
     answer, which carries the report, then comes too late or not at all."""
     published_tokens: int = 0
     evicted_segments: int = 0
-    fetched_tokens: int = 0
+    fetched_tokens: Counter[str] = field(default_factory=Counter)
+    """By source: the store of this node, or that of a remote one."""
+    silent_lookups: int = 0
+    """Shared stores and shards of the registry that gave no answer in time."""
+    single_flight_waits: Counter[str] = field(default_factory=Counter)
+    """Requests that waited for what others computed, by whether any of it came: found, in_vain."""
 
     def count_report(self, report: ReuseReport) -> None:
         """A request ended with this report."""
@@ -53,6 +58,8 @@ class ReuseCounters:
             self.published_tokens,
             self.evicted_segments,
             self.fetched_tokens,
+            self.silent_lookups,
+            self.single_flight_waits,
         )
         self.__init__()  # type: ignore[misc]
         return taken

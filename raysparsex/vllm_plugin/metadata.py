@@ -38,6 +38,8 @@ class PrefillJob:
     seed: int
     learns: bool = True
     """Whether what it finds of context sensitivity is kept."""
+    tenant: str = ""
+    """Tag of the tenant for whom it is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Publication:
     blocks: list[BlockId]
     segments: tuple[SegmentAt, ...]
     tenant: str = ""
-    """Whose they are, as a shared store accounts for them."""
+    """Tag of whose they are, as a shared store accounts for them; see `segment.trust_scope`."""
 
 
 @dataclass(slots=True)
@@ -97,6 +99,8 @@ class StepOrders(KVConnectorMetadata):
     stop: list[RequestId] = field(default_factory=list)
     drop: list[SegmentId] = field(default_factory=list)
     fetch: list[SegmentRecord] = field(default_factory=list)
+    fetch_from: dict[SegmentId, str] = field(default_factory=dict)
+    """Other nodes whose stores have them; empty: the own node's."""
     publish: list[Publication] = field(default_factory=list)
     release: list[RequestId] = field(default_factory=list)
     """Finished requests whose last publication is in `publish`: vLLM may free their blocks."""

@@ -20,6 +20,9 @@ from raysparsex.segment.identity import token_bytes
 from raysparsex.vllm_plugin.metadata import Publication, SegmentAt
 from raysparsex.vllm_plugin.prompt_segments import PromptSegments
 
+PUBLISHED_TOKENS_PER_STEP = 512
+"""Bounds how long copying out can hold up a step in which streams wait for their next token."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -27,6 +30,8 @@ class Candidate:
 
     record: SegmentRecord
     start: int
+    tenant: str = ""
+    """Tag of whose it is; see `segment.trust_scope`."""
 
     @property
     def end(self) -> int:
@@ -40,6 +45,7 @@ def candidates(
     reused: Iterable[ReusedSpan] = (),
     first: int = 0,
     public: bool = False,
+    tenant: str = "",
 ) -> Iterator[Candidate]:
     """The publishable segments of a text: those from `first` on that touch no reused span.
 
@@ -63,7 +69,7 @@ def candidates(
             previous=neighbours[index],
             following=neighbours[index + 2],
         )
-        yield Candidate(record, start)
+        yield Candidate(record, start, tenant)
 
 
 @dataclass(slots=True)
@@ -84,11 +90,15 @@ class PublishQueue:
         self._ledger = ledger
         self._waiting: OrderedDict[RequestId, deque[Candidate]] = OrderedDict()
 
-    def add(self, request: RequestId, found: Iterable[Candidate]) -> bool:
-        """Queue what of these the ledger lacks, ascending; whether anything is queued now."""
+    def add(self, request: RequestId, found: Iterable[Candidate]) -> list[SegmentId]:
+        """Queue what of these the ledger lacks, ascending; those queued."""
         fresh = [c for c in found if self._ledger.wants(c.record.id, c.record.depth)]
         if fresh:
             self._waiting.setdefault(request, deque()).extend(fresh)
+        return [candidate.record.id for candidate in fresh]
+
+    def __contains__(self, request: RequestId) -> bool:
+        """Whether anything of it is queued."""
         return request in self._waiting
 
     def cancel(self, request: RequestId) -> None:
@@ -117,7 +127,9 @@ class PublishQueue:
         for request, chosen in taken.items():
             segments = tuple(self._still_held(chosen))
             if segments:
-                portion.publications.append(Publication(request, blocks_of(request), segments))
+                tenant = chosen[0].tenant
+                publication = Publication(request, blocks_of(request), segments, tenant)
+                portion.publications.append(publication)
         return portion
 
     def _still_held(self, taken: Iterable[Candidate]) -> Iterator[SegmentAt]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TypeVar
 
 from raysparsex.config import ReuseParams, ReuseSettings, SelectorName
@@ -57,13 +58,20 @@ class RequestPlanner:
             limits=self._limits,
         )
 
-    def missing(self, tracked: TrackedRequest) -> list[SegmentId]:
-        """Segments of the prompt that are not held, in all scopes that the request reads."""
+    def missing(self, tracked: TrackedRequest) -> dict[SegmentId, tuple[int, int]]:
+        """Segments of the prompt that are not held, in all scopes that the request reads.
+
+        With the positions [start, end) at which each stands last.
+        """
         prompt = self.segments(tracked)
         public = self._public.ids(prompt.tokens, prompt.cuts)
-        pairs = zip(prompt.ids, public, strict=True)
-        wanted = dict.fromkeys(one for pair in pairs for one in pair)
-        return [segment for segment in wanted if self._find(segment) is None]
+        spans = pairwise(prompt.cuts.tolist())
+        return {
+            segment: span
+            for *names, span in zip(prompt.ids, public, spans, strict=True)
+            for segment in names
+            if self._find(segment) is None
+        }
 
     def _readable(self, prompt: PromptSegments, salt: TrustSalt) -> list[SegmentId]:
         """For each segment the id to read: the request's own scope, else the public one."""

@@ -36,6 +36,9 @@ class ReuseReport:
     """Reused spans."""
     fallback: str | None
     """Why nothing was reused although the request allowed it; None when nothing went wrong."""
+    published_segments: int = 0
+    """Left for others: published or queued by its end, without those that were held before. Of a
+    request that ends at a stop string, those of its prompt."""
 
     def as_params(self) -> dict[str, Any]:
         """The dict that travels in the response."""

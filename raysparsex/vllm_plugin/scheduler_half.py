@@ -14,33 +14,37 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from raysparsex.config import ReuseMode, ReuseSettings
 from raysparsex.ids import BlockId, RequestId
 from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.registry.ledger import SegmentLedger
-from raysparsex.segment.coverage import SegmentRecord
+from raysparsex.store.elsewhere import Found
 from raysparsex.vllm_plugin.counters import ReuseCounters
 from raysparsex.vllm_plugin.engine_facts import Blocks, EngineFacts
 from raysparsex.vllm_plugin.metadata import JobOutcome, JobOutcomes, PrefillJob, StepOrders
 from raysparsex.vllm_plugin.prefix_depth import PrefixDepths
-from raysparsex.vllm_plugin.publishing import Candidate, PublishQueue, candidates
+from raysparsex.vllm_plugin.publishing import (
+    PUBLISHED_TOKENS_PER_STEP,
+    Candidate,
+    PublishQueue,
+    candidates,
+)
 from raysparsex.vllm_plugin.request_planner import RequestPlanner
 from raysparsex.vllm_plugin.reuse_report import ReuseReport, plain_report, sparse_report
 from raysparsex.vllm_plugin.shared_lookup import SharedLookup
+from raysparsex.vllm_plugin.single_flight import SingleFlight
 from raysparsex.vllm_plugin.tracked_request import TrackedRequest, tracked_request
 
 if TYPE_CHECKING:
     from vllm.v1.request import Request
 
 logger = logging.getLogger("vllm.raysparsex")
-
-PUBLISHED_TOKENS_PER_STEP = 512
-"""Bounds how long copying out can hold up a step in which streams wait for their next token."""
-
 
 RESERVED_BLOCKS_SHARE = 0.1
 """With fewer blocks free than this, finished requests give theirs back unpublished."""
@@ -55,15 +59,16 @@ class SchedulerHalf:
         facts: EngineFacts,
         blocks: Blocks,
         lookup: SharedLookup | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`lookup`: how a shared store is asked; None: there is none."""
-        self._lookup = lookup
         self._settings = settings
         self._facts = facts
         self._blocks = blocks
         self.ledger = SegmentLedger(settings.store.bytes, facts.bytes_per_token)
         self._planner = RequestPlanner(settings, facts, self.ledger.find)
         self.counters = ReuseCounters()
+        self.single_flight = SingleFlight(settings, facts, self, lookup, clock)
         self._depths = PrefixDepths(2 * blocks.count, blocks.is_cached)
         self._queue = PublishQueue(self.ledger)
         self._tracked: dict[RequestId, TrackedRequest] = {}
@@ -103,15 +108,13 @@ class SchedulerHalf:
     def matched_tokens(self, request: Request, prefix_tokens: int) -> int | None:
         """How many tokens behind the prefix hit a sparse prefill would produce; 0: none.
 
-        None: it depends on what a shared store answers; ask again in the next step. May be called
-        again for the same request; what it changes elsewhere is what the ledger holds.
+        None: it depends on what a shared store answers, or on segments that others compute; ask
+        again in the next step. May be called again for the same request; what it changes elsewhere
+        is what the ledger holds.
         """
         tracked = self._tracked[RequestId(request.request_id)]
-        if self._lookup is not None and tracked.may_reuse:
-            records = self._lookup.records(tracked.id, lambda: self._planner.missing(tracked))
-            if records is None:
-                return None
-            self._take_in(records)
+        if tracked.may_reuse and self.single_flight.waits_on(tracked):
+            return None
         tracked.prefix_tokens = prefix_tokens
         for other in self._tracked.values():
             self._note_written(other)  # blocks that filled while it generated
@@ -119,6 +122,8 @@ class SchedulerHalf:
         self._depths.forget_dead(request.block_hashes[hit_blocks:])
         tracked.prefix_depth = self._depths.depth_of(request.block_hashes[:hit_blocks])
         tracked.plan, tracked.outcome, tracked.began = None, None, False
+        if tracked.may_reuse and self.single_flight.is_worth_waiting(tracked):
+            return None
         try:
             tracked.plan = self._planner.plan(tracked)
             outside = tracked.plan and self._planner.why_outside(tracked.plan)
@@ -131,15 +136,26 @@ class SchedulerHalf:
             self._give_up(tracked, "planning failed; see the server's log")
         return tracked.plan.last - prefix_tokens if tracked.plan else 0
 
-    def _take_in(self, records: Sequence[SegmentRecord]) -> None:
-        """Hold segments of a shared store, and have them fetched."""
-        for record in records:
+    def take_in(self, found: Found) -> None:
+        """Hold segments of shared stores, and have them fetched."""
+        self.counters.silent_lookups += found.silent
+        for record in found.records.values():
             if record.depth < self._settings.reuse.max_depth:
                 self._orders.drop += self.ledger.add(record).evicted
         # Where the store is small, later ones evict earlier ones.
-        fetched = [r for r in records if self.ledger.find(r.id) is r]
-        self._orders.fetch += fetched
-        self.counters.fetched_tokens += sum(record.token_count for record in fetched)
+        for record in filter(lambda r: self.ledger.find(r.id) is r, found.records.values()):
+            self._orders.fetch.append(record)
+            if record.id in found.nodes:
+                self._orders.fetch_from[record.id] = found.nodes[record.id]
+            source = "remote" if record.id in found.nodes else "node"
+            self.counters.fetched_tokens[source] += record.token_count
+
+    def is_pending(self, tracked: TrackedRequest) -> bool:
+        """Whether its prompt is being computed, or what that leaves waits to be published."""
+        if tracked.id in self._prefilling or tracked.id in self._queue:
+            return True
+        produces = tracked.began and tracked.plan is not None and not tracked.prompt_is_computed
+        return produces and tracked.id in self._tracked
 
     def allocated(
         self, request: Request, blocks: list[BlockId], produced_tokens: int
@@ -156,6 +172,7 @@ class SchedulerHalf:
                 tracked.plan = None
                 self._begin_writing(tracked)
             self._prefilling[tracked.id] = tracked
+            self.single_flight.begin(tracked)
             return None
         plan, prompt = tracked.plan, tracked.prompt
         assert plan is not None
@@ -168,7 +185,9 @@ class SchedulerHalf:
         tracked.began = tracked.loading = True
         seed = zlib.crc32(prompt.tokens.tobytes())
         learns = not tracked.leaves_nothing
-        self._orders.start.append(PrefillJob(tracked.id, prompt.tokens, blocks, plan, seed, learns))
+        job = PrefillJob(tracked.id, prompt.tokens, blocks, plan, seed, learns, tracked.tenant)
+        self._orders.start.append(job)
+        self.single_flight.begin(tracked)
         return plan
 
     def _begin_writing(self, tracked: TrackedRequest) -> None:
@@ -188,6 +207,7 @@ class SchedulerHalf:
         """This step's orders; called once per step."""
         self._cancel_preempted()
         self._queue_computed_prompts()
+        self.single_flight.step(scheduled_tokens, self._tracked)
         if self._blocks.free < RESERVED_BLOCKS_SHARE * self._blocks.count:
             self._give_back_blocks()
         orders, self._orders = self._orders, StepOrders()
@@ -226,10 +246,9 @@ class SchedulerHalf:
         owner = RequestId(request.request_id)
         tracked = self._tracked.pop(owner)
         self._prefilling.pop(owner, None)
-        if self._lookup is not None:
-            self._lookup.forget(owner)
         self._note_written(tracked)
         self._depths.done(owner)
+        keeps = not tracked.loading and self._queue_rest(tracked)
         report = self._report(tracked)
         if not tracked.leaves_nothing:  # checks and measurements are nobody's traffic
             self.counters.count_report(report)
@@ -238,7 +257,8 @@ class SchedulerHalf:
         if tracked.loading:
             self.ledger.unpin(owner)
             self._orders.stop.append(owner)
-        if tracked.loading or not self._queue_rest(tracked):
+        self.single_flight.forget(tracked)
+        if not keeps:
             self._queue.cancel(owner)
             return False, report
         self._releasing[owner] = blocks
@@ -277,6 +297,7 @@ class SchedulerHalf:
             tracked = self._tracked.get(owner)
             if tracked and not tracked.prompt_is_computed:
                 self._queue.cancel(owner)
+                tracked.leaves = {s for s in tracked.leaves if self.ledger.find(s)}
                 self._prefilling[owner] = tracked
 
     def _queue_computed_prompts(self) -> None:
@@ -284,19 +305,20 @@ class SchedulerHalf:
         for owner, tracked in list(self._prefilling.items()):
             if tracked.prompt_is_computed:
                 del self._prefilling[owner]
+                self._queue_prompt(tracked)
                 if tracked.has_stop_strings:
                     self.counters.reports[owner] = self._report(tracked).as_params()
-                self._queue_prompt(tracked)
 
     def _queue_prompt(self, tracked: TrackedRequest) -> None:
         try:
-            self._queue.add(tracked.id, self._prompt_candidates(tracked))
+            tracked.leaves.update(self._queue.add(tracked.id, self.prompt_candidates(tracked)))
         except Exception:
             # What is not shared is computed again; the engine must go on.
             logger.exception("nothing of %s is published", tracked.id)
             tracked.publishes = False
 
-    def _prompt_candidates(self, tracked: TrackedRequest) -> Iterable[Candidate]:
+    def prompt_candidates(self, tracked: TrackedRequest) -> Iterable[Candidate]:
+        """What its prompt leaves to others, reused spans aside."""
         if not self._is_of_use(tracked):
             return ()
         # An approximate prefix may hold reused tokens, which are never published again.
@@ -304,7 +326,12 @@ class SchedulerHalf:
         reused = tracked.plan.reused if tracked.plan else ()
         segments = self._planner.segments(tracked)
         return candidates(
-            segments, depth=tracked.depth, reused=reused, first=first, public=tracked.is_public
+            segments,
+            depth=tracked.depth,
+            reused=reused,
+            first=first,
+            public=tracked.is_public,
+            tenant=tracked.tenant,
         )
 
     def _is_of_use(self, tracked: TrackedRequest) -> bool:
@@ -322,22 +349,25 @@ class SchedulerHalf:
         if not tracked.publishes:
             return False
         if tracked.is_public:  # what a model says about a document is not the document
-            return owner in self._queue.requests()
+            return owner in self._queue
         try:
             output = self._planner.segments(tracked).of_output(
                 request.all_token_ids[request.num_prompt_tokens : computed]
             )
-            return self._queue.add(owner, candidates(output, depth=tracked.depth))
+            answer = candidates(output, depth=tracked.depth, tenant=tracked.tenant)
+            tracked.leaves.update(self._queue.add(owner, answer))
         except Exception:
             logger.exception("the answer of %s is not published", owner)
-            return owner in self._queue.requests()
+        return owner in self._queue
 
     def _report(self, tracked: TrackedRequest) -> ReuseReport:
         if tracked.plan and tracked.began:
-            return sparse_report(tracked.plan, tracked.outcome, self._facts.shape)
-        prompt_tokens = tracked.request.num_prompt_tokens
-        prefix_tokens = min(tracked.prefix_tokens, prompt_tokens)
-        return plain_report(tracked.mode, prompt_tokens, prefix_tokens, tracked.fallback)
+            report = sparse_report(tracked.plan, tracked.outcome, self._facts.shape)
+        else:
+            prompt_tokens = tracked.request.num_prompt_tokens
+            prefix_tokens = min(tracked.prefix_tokens, prompt_tokens)
+            report = plain_report(tracked.mode, prompt_tokens, prefix_tokens, tracked.fallback)
+        return replace(report, published_segments=len(tracked.leaves))
 
     def _give_up(self, tracked: TrackedRequest, reason: str) -> None:
         tracked.give_up(reason)

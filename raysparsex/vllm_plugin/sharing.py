@@ -9,7 +9,7 @@ wait for each other if they began at different times, so with several of them a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cache
 
@@ -31,9 +31,10 @@ def shared_store() -> BackgroundStore:
 
     def connect() -> object:
         from raysparsex.store.ray_objects import RayStoreClient, join_cluster
+        from raysparsex.store.ray_registry import RayRegistry
 
         join_cluster()
-        return RayStoreClient()
+        return RayStoreClient(registry=RayRegistry())
 
     return BackgroundStore(connect)  # type: ignore[arg-type]
 
@@ -60,12 +61,14 @@ class Sharing:
             self._store.publish(self._fresh)
             self._fresh = []
 
-    def fetch(self, records: Sequence[SegmentRecord]) -> None:
-        """Begin to bring these here."""
-        if not records:
-            return
-        future = self._store.fetch(records, rank=self._rank, ranks=self._ranks)
-        self._arriving.update((record.id, future) for record in records)
+    def fetch(self, records: Sequence[SegmentRecord], nodes: Mapping[SegmentId, str]) -> None:
+        """Begin to bring these here; `nodes`: whose store has them, if not the own node's."""
+        by_node: dict[str, list[SegmentRecord]] = {}
+        for record in records:
+            by_node.setdefault(nodes.get(record.id, ""), []).append(record)
+        for node, there in by_node.items():
+            future = self._store.fetch(there, rank=self._rank, ranks=self._ranks, node=node or None)
+            self._arriving.update((record.id, future) for record in there)
 
     def forget(self, segment: SegmentId) -> None:
         """It is not wanted any more; an unknown one is fine."""

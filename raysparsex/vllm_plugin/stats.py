@@ -10,6 +10,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.metrics import (
     KVConnectorStats,
 )
 
+from raysparsex.registry.ledger import SegmentLedger
 from raysparsex.vllm_plugin.counters import ReuseCounters
 
 GAUGES = {
@@ -26,18 +27,21 @@ COUNTERS = {
     "fallbacks": ("Requests prefilled plainly although reuse was allowed", "reason"),
     "published_tokens": ("Tokens whose KV was copied into the segment store", None),
     "evicted_segments": ("Segments that left the store to make room", None),
-    "fetched_tokens": ("Tokens whose KV was to come from the shared store", None),
+    "fetched_tokens": ("Tokens whose KV was to come from shared stores, by source", "source"),
+    "silent_lookups": ("Shared stores and registry shards that did not answer in time", None),
+    "single_flight_waits": ("Requests that waited for what others computed", "outcome"),
 }
 
 
 class ReuseStats(KVConnectorStats):
     """`data`: {"gauges": {name: value}, "counters": {name: {label: value}},
 
-    "reports": {request: `kv_transfer_params`}}; reports of requests with stop strings.
+    "reports": {request: `kv_transfer_params`},   of requests with stop strings
+    "changes": see `changes_of`}                  missing where there are none
     """
 
     @staticmethod
-    def of(counters: ReuseCounters, gauges: dict[str, int]) -> ReuseStats:
+    def of(counters: ReuseCounters, gauges: dict[str, int], changes: list[list[Any]]) -> ReuseStats:
         """Stats of one step."""
         counts = {
             "requests": dict(counters.requests),
@@ -45,9 +49,12 @@ class ReuseStats(KVConnectorStats):
             "fallbacks": dict(counters.fallbacks),
             "published_tokens": {"": counters.published_tokens},
             "evicted_segments": {"": counters.evicted_segments},
-            "fetched_tokens": {"": counters.fetched_tokens},
+            "fetched_tokens": dict(counters.fetched_tokens),
+            "silent_lookups": {"": counters.silent_lookups},
+            "single_flight_waits": dict(counters.single_flight_waits),
         }
-        return ReuseStats({"gauges": gauges, "counters": counts, "reports": counters.reports})
+        told = {"gauges": gauges, "counters": counts, "reports": counters.reports}
+        return ReuseStats({**told, "changes": changes} if changes else told)
 
     data: dict[str, Any]
 
@@ -63,6 +70,9 @@ class ReuseStats(KVConnectorStats):
             for label, value in values.items():
                 counts[label] = counts.get(label, 0) + value
         self.data.setdefault("reports", {}).update(other.data.get("reports", {}))
+        if "changes" in other.data:
+            # A new list: the old one may be somebody else's as well.
+            self.data["changes"] = self.data.get("changes", []) + other.data["changes"]
         self.data["gauges"] = other.data.get("gauges") or self.data.get("gauges", {})
         return self
 
@@ -76,6 +86,19 @@ class ReuseStats(KVConnectorStats):
     def is_empty(self) -> bool:
         """Whether there is anything to tell."""
         return not self.data
+
+
+def changes_of(ledger: SegmentLedger, ranks: int) -> list[list[Any]]:
+    """What came and went since the last call, as the wire has it, later ones standing for earlier.
+
+    A held segment: [id, bytes over all ranks, tokens, depth, context-free]; one that is gone: [id].
+    """
+    changes = ledger.take_changes()
+    held: list[list[Any]] = [
+        [r.id, ranks * ledger.size_of(r), r.token_count, r.depth, r.context_free]
+        for r in changes.held
+    ]
+    return held + [[segment] for segment in changes.gone]
 
 
 class ReusePromMetrics(KVConnectorPromMetrics):

@@ -1,7 +1,8 @@
 """Which reused tokens of a prefill are suspects, and what its end teaches about that.
 
 Binds `sparse.sensitivity` to segments: what was seen of a segment's tokens is kept beside its KV,
-two bytes a token, and goes with it. Equal on all ranks, since everything it is fed with is.
+two bytes a token, and goes with it. Kept per tenant: what a tenant's prompts made of a public text
+tells something of these prompts. Equal on all ranks, since everything it is fed with is.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class Suspicion:
     features_RF: torch.Tensor
     predicted_R: torch.Tensor | None
     seed: int
+    tenant: str = ""
+    """Tag of whose prefill it is."""
 
 
 class SuspectFinder:
@@ -59,7 +62,8 @@ class SuspectFinder:
     def __init__(self, fitted: Mapping[int, FittedSensitivity]) -> None:
         self._fitted = dict(fitted)
         self._models: dict[int, ContextSensitivity] = {}
-        self._seen: dict[SegmentId, _Seen] = {}
+        self._seen: dict[SegmentId, dict[str, _Seen]] = {}
+        """By tenant's tag."""
 
     def find(
         self,
@@ -68,6 +72,7 @@ class SuspectFinder:
         spans: Sequence[ReusedSpan],
         features_RF: torch.Tensor,
         seed: int,
+        tenant: str = "",
     ) -> Suspicion:
         """Suspects among the reused tokens; `share` None: as many as were found to be needed."""
         model = self._model(full_layers, features_RF.shape[1])
@@ -79,14 +84,14 @@ class SuspectFinder:
         chosen = teaching = torch.ones(len(features_RF), dtype=torch.bool, device=device)
         sought = 0
         if share < 1:
-            seen_R = self._seen_of(spans, full_layers).to(device)
+            seen_R = self._seen_of(spans, full_layers, tenant).to(device)
             teaching = explored(len(seen_R), EXPLORED, seed).to(device)
             unseen = float(seen_R.isnan().float().mean())
             share = min(1.0, share * (1 + (WIDER - 1) * unseen))
             chosen = suspects(raised(predicted_R, seen_R), share) | teaching
             sought = max(FEWEST_SOUGHT, round(SOUGHT * len(chosen)))
         return Suspicion(
-            chosen, teaching, sought, full_layers, spans, features_RF, predicted_R, seed
+            chosen, teaching, sought, full_layers, spans, features_RF, predicted_R, seed, tenant
         )
 
     def learn(self, suspicion: Suspicion, deviation_S: torch.Tensor) -> None:
@@ -117,11 +122,11 @@ class SuspectFinder:
             self._models[full_layers] = model
         return self._models[full_layers]
 
-    def _seen_of(self, spans: Sequence[ReusedSpan], full_layers: int) -> torch.Tensor:
+    def _seen_of(self, spans: Sequence[ReusedSpan], full_layers: int, tenant: str) -> torch.Tensor:
         parts = []
         for span in spans:
             part = torch.full((span.end - span.start,), float("nan"))
-            seen = self._seen.get(span.segment)
+            seen = self._seen.get(span.segment, {}).get(tenant)
             if seen is not None and seen.full_layers == full_layers:
                 known = seen.prominence[span.offset : span.offset + len(part)]
                 part[: len(known)] = known.float()
@@ -132,10 +137,11 @@ class SuspectFinder:
         start = 0
         for span in suspicion.spans:
             count = span.end - span.start
-            seen = self._seen.get(span.segment)
+            by_tenant = self._seen.setdefault(span.segment, {})
+            seen = by_tenant.get(suspicion.tenant)
             if seen is None or seen.full_layers != suspicion.full_layers:
                 seen = _Seen(suspicion.full_layers, torch.empty(0, dtype=torch.float16))
-            self._seen[span.segment] = seen.with_rows(
+            by_tenant[suspicion.tenant] = seen.with_rows(
                 span.offset, prominence_R[start : start + count]
             )
             start += count

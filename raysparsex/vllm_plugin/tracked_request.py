@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from raysparsex.config import ReuseMode, ReuseParams, parse_request
 from raysparsex.errors import InvalidRequest
-from raysparsex.ids import RequestId, TrustSalt
+from raysparsex.ids import RequestId, SegmentId, TrustSalt
 from raysparsex.plan.reuse_plan import ReusePlan
-from raysparsex.segment.trust_scope import PUBLIC_SALT
+from raysparsex.segment.trust_scope import PUBLIC_SALT, tag_in
 from raysparsex.vllm_plugin.metadata import JobOutcome
 from raysparsex.vllm_plugin.prompt_segments import PromptSegments
 
@@ -39,6 +39,8 @@ class TrackedRequest:
     """What became of the job, once it ended."""
     written_blocks: int | None = None
     """Blocks, from the first, whose depth is accounted for; None until it has blocks."""
+    leaves: set[SegmentId] = field(default_factory=set)
+    """Segments that it was the one to publish, or has queued."""
 
     @property
     def id(self) -> RequestId:
@@ -65,6 +67,11 @@ class TrackedRequest:
     def is_public(self) -> bool:
         """Whether everybody may read what it leaves."""
         return self.salt == PUBLIC_SALT
+
+    @property
+    def tenant(self) -> str:
+        """Whose the bytes are that it leaves, as a tag; public ones are nobody's."""
+        return tag_in(self.salt)
 
     @property
     def prompt_is_computed(self) -> bool:

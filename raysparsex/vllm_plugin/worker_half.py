@@ -103,7 +103,7 @@ class WorkerHalf:
         for segment in orders.drop:
             self._drop(segment)
         if self._sharing is not None:
-            self._sharing.fetch(orders.fetch)
+            self._sharing.fetch(orders.fetch, orders.fetch_from)
         for publication in orders.publish:
             self._publish(publication)
         self._results.released.update(orders.release)
@@ -200,7 +200,9 @@ class WorkerHalf:
         parts = [loader.values(layer).flatten(1) for layer in self._feature_layers]
         features_RF = torch.cat([decoder.gather_over_ranks(part) for part in parts], dim=1)
         share = plan.suspects if 0 < plan.full_layers < len(self._model.layers) else 1.0
-        return self.finder.find(share, plan.full_layers, plan.reused, features_RF, job.seed)
+        return self.finder.find(
+            share, plan.full_layers, plan.reused, features_RF, job.seed, job.tenant
+        )
 
     def _ended(
         self, job: PrefillJob, suspicion: Suspicion, prefill: SparsePrefill

@@ -24,6 +24,7 @@ OURS: dict[str, str] = {
     "raysparsex.registry": f"{CORE} raysparsex.config raysparsex.segment raysparsex.registry",
     "raysparsex.plan": f"{CORE} raysparsex.config raysparsex.segment raysparsex.plan",
     "raysparsex.store": f"{CORE} raysparsex.config raysparsex.segment raysparsex.store",
+    "raysparsex.store.ray_registry": f"{CORE} raysparsex.registry raysparsex.store",
     "raysparsex.sparse": f"{CORE} raysparsex.config raysparsex.sparse",
     "raysparsex.routing": f"{CORE} raysparsex.config raysparsex.segment raysparsex.registry"
     " raysparsex.routing",
@@ -44,6 +45,7 @@ MAY_USE = {
     "raysparsex.sparse": {"torch"},
     "raysparsex.store": {"torch"},
     "raysparsex.store.ray_objects": {"torch", "ray"},
+    "raysparsex.store.ray_registry": {"ray"},
     "raysparsex.routing.ray_router": {"ray"},
     "raysparsex.vllm_plugin": {"torch", "vllm"},
     "deployments": FOREIGN,

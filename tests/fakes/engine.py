@@ -7,7 +7,8 @@ the test: `load_ends`, and the publications in the orders that `step` returns.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,6 +100,7 @@ class FakeEngine:
         bytes_per_token: int = 4,
         block: int = BLOCK,
         lookup: SharedLookup | None = None,
+        clock: Callable[[], float] = time.monotonic,
         **settings: Any,
     ) -> None:
         self.block = block
@@ -111,7 +113,7 @@ class FakeEngine:
             block_size=block,
             bytes_per_token=bytes_per_token,
         )
-        self.half = SchedulerHalf(self.settings, facts, self.blocks, lookup)
+        self.half = SchedulerHalf(self.settings, facts, self.blocks, lookup, clock)
         self.stored: set[bytes] = set()
         """Segments that a worker holds, had it carried out all orders so far."""
         self.released: list[str] = []
@@ -143,6 +145,10 @@ class FakeEngine:
                 break
             hit += self.block
         return hit
+
+    def waits(self, request: FakeRequest) -> bool:
+        """Whether vLLM, which asks in every step, is told to ask again; nothing is allocated."""
+        return self.half.matched_tokens(request, self.prefix_hit(request)) is None  # type: ignore[arg-type]
 
     def admit(self, request: FakeRequest, *, overrule: bool = False) -> int:
         """Schedule a waiting request for the first time; how many tokens are to be produced.
@@ -244,6 +250,10 @@ class FakeEngine:
         for table in ("_tracked", "_prefilling", "_releasing"):
             assert not getattr(self.half, table), f"{table} keeps a request that is gone"
         assert not self.half._queue.requests()
+        single_flight = self.half.single_flight
+        assert not (single_flight.flights or single_flight._waits or single_flight._waited)
+        assert not single_flight.pace.open()
+        assert not single_flight.pace.open_sparse()
         self.half.ledger.check_integrity()
         assert self.stored == set(self.half.ledger._records)
 

@@ -72,7 +72,11 @@ class ServeCommand:
 
     def left_running(self) -> list[str]:
         """Every process of this machine that inherited the mark."""
-        return [" ".join(process.cmdline()) for process in _processes() if self._marked(process)]
+        return [" ".join(process.cmdline()) for process in self.processes()]
+
+    def processes(self) -> list[psutil.Process]:
+        """The same, to look at."""
+        return [process for process in _processes() if self._marked(process)]
 
     def _marked(self, process: psutil.Process) -> bool:
         try:

@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from deployments.settings import describe, load_settings, model_id, model_source
-from raysparsex.config import ReuseSettings
+from deployments.settings import (
+    EngineConfig,
+    Settings,
+    describe,
+    load_settings,
+    model_id,
+    model_source,
+)
+from raysparsex.config import ReuseSettings, StoreConfig
 from raysparsex.errors import InvalidConfig
 
 
@@ -21,7 +28,25 @@ def test_nothing_configured_serves_the_embedded_model_on_this_machine_alone() ->
     settings = load_settings(environment={})
     assert settings.model == "raysparsex-tiny"
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8000)
-    assert settings.for_plugin() == ReuseSettings()
+    assert settings.for_plugin() == ReuseSettings(store=StoreConfig(shared=False))
+
+
+@pytest.mark.parametrize(
+    ("engine", "store", "shares"),
+    [
+        ({}, {}, False),
+        ({"replicas": 2}, {}, True),
+        ({"max_replicas": 3}, {}, True),
+        ({"replicas": 2}, {"shared": False}, False),
+        ({}, {"shared": True}, True),
+    ],
+)
+def test_replicas_share_segments_where_there_can_be_several(
+    engine: dict[str, int], store: dict[str, bool], shares: bool
+) -> None:
+    settings = Settings(engine=EngineConfig(**engine), store=StoreConfig(**store))
+    assert settings.shares is shares
+    assert settings.for_plugin().store.shared is shares
 
 
 def test_the_environment_wins_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:

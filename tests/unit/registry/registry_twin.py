@@ -69,6 +69,7 @@ class Twin:
             known = self.records[row.id]
             known.depth = min(known.depth, row.depth)
             known.expires = max(known.expires, expires)
+            known.tenant = known.tenant or tenant
             self.touch(row.id)
         kept = {row.id for row in old} | set(self.pinned())
         for victim in [s for s in self.records if s not in kept]:
@@ -83,7 +84,8 @@ class Twin:
         for row in [*old, *new[:room]]:
             self.records[row.id].places.add(place)
         for segment in first:
-            self.leases.pop(segment, None)
+            if place.tier != events.Tier.REPLICA:
+                self.leases.pop(segment, None)
 
     def evict(self, place: Place, segments: list[SegmentId]) -> None:
         for segment in segments:
@@ -134,7 +136,8 @@ class Twin:
         answers: list[Lease | None] = []
         for segment in segments:
             found, mine = self.leases.get(segment), Lease(holder, until)
-            if self.served(segment):
+            known = self.served(segment)
+            if known and any(place.tier != events.Tier.REPLICA for place in known.places):
                 answers.append(None)
             elif holder not in self.node_of:
                 answers.append(found or Lease(holder, self.now))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raysparsex.ids import RequestId
-from raysparsex.registry.ledger import Added, SegmentLedger
+from raysparsex.registry.ledger import Added, Changes, SegmentLedger
 from tests.fakes.segments import record, segment_id
 
 A, B, C, D = (segment_id(name) for name in "abcd")
@@ -178,3 +178,47 @@ def test_a_refused_replacement_loses_the_segment_without_telling_who_holds_its_b
     ledger.add(record("a", 10, depth=1))
     answer = ledger.add(record("a", 31, depth=0))
     assert ledger.find(A) is not None or A in answer.evicted
+
+
+def changes(ledger: SegmentLedger) -> tuple[str, str]:
+    """Names of what is held and what is gone among what changed."""
+    told = ledger.take_changes()
+    named = {segment_id(name): name for name in "abcdefgh"}
+    return (
+        "".join(named[kept.id] for kept in told.held),
+        "".join(named[gone] for gone in told.gone),
+    )
+
+
+def test_what_changed_is_told_once_as_it_stands_now() -> None:
+    ledger = ledger_with_room_for(30)
+    assert ledger.take_changes() == Changes()
+    filled(ledger, "abc")
+    assert changes(ledger) == ("abc", "")
+    assert changes(ledger) == ("", "")
+    filled(ledger, "d")
+    ledger.drop([D, segment_id("unknown")])
+    assert changes(ledger) == ("", "ad")
+    ledger.drop([B])
+    filled(ledger, "b")
+    assert changes(ledger) == ("b", "")
+    ledger.clear()
+    assert changes(ledger) == ("", "cb")
+
+
+def test_a_shallower_copy_is_a_change() -> None:
+    ledger = ledger_with_room_for(30)
+    ledger.add(record("a", depth=2))
+    ledger.take_changes()
+    ledger.add(record("a", depth=1))
+    assert [kept.depth for kept in ledger.take_changes().held] == [1]
+
+
+def test_what_was_refused_or_only_used_is_no_change() -> None:
+    ledger = filled(ledger_with_room_for(10), "a")
+    ledger.take_changes()
+    ledger.pin(OWNER, [A])
+    assert not ledger.add(record("b")).accepted
+    ledger.use([A])
+    ledger.unpin(OWNER)
+    assert changes(ledger) == ("", "")

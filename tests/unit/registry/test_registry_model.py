@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from raysparsex.registry import events
+from raysparsex.registry import events, snapshot
 from raysparsex.registry.answers import Evictions
 from raysparsex.registry.events import (
     HolderId,
@@ -92,7 +94,7 @@ class RegistryMachine(RuleBasedStateMachine):
             self.twin.empty(events.disk(name))
 
     @rule(place=places, names=segments, depth=st.integers(0, 3), lives=st.none() | later,
-          tenant=st.sampled_from("tu"))  # fmt: skip
+          tenant=st.sampled_from(["", "t", "u"]))  # fmt: skip
     def store(self, place: Place, names: str, depth: int, lives: float | None, tenant: str) -> None:
         expires = float("inf") if lives is None else self.now + lives
         rows = [facts(name, depth) for name in names]
@@ -122,6 +124,13 @@ class RegistryMachine(RuleBasedStateMachine):
         chosen = [segment_id(name) for name in names]
         self.tell(events.Pinned(owner, pack(chosen), self.now + seconds))
         self.twin.pin(owner, chosen, self.now + seconds)
+
+    @rule(fewest=st.sampled_from([1, 1000]))
+    def a_copy_takes_over(self, fewest: int) -> None:
+        """Written with and without the rows that are zero."""
+        with patch.object(snapshot, "FEWEST_ROWS", fewest):
+            written = snapshot.to_bytes(self.registry)
+        self.registry = snapshot.from_bytes(written)
 
     @rule(owner=owners)
     def unpin(self, owner: PinOwner) -> None:

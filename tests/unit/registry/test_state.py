@@ -84,13 +84,36 @@ def test_a_segment_is_read_from_the_nearest_place(shards: int) -> None:
 @each_count
 def test_the_first_who_asks_computes_and_others_learn_who_it_is(shards: int) -> None:
     registry = joined(shards=shards)
-    registry.apply(stored(events.replica(C), "held"), 1.0)
+    registry.apply(stored(events.node(OTHER), "held"), 1.0)
     asked = ids("new", "held", "newer")
     assert registry.lease(asked, A, 2.0, 1.0) == [Lease(A, 3.0), None, Lease(A, 3.0)]
     assert registry.lease(asked, B, 2.0, 2.0) == [Lease(A, 3.0), None, Lease(A, 3.0)]
-    registry.apply(stored(events.replica(A), "new"), 2.5)
+    registry.apply(stored(events.node(NODE), "new"), 2.5)
     assert registry.lease(asked, B, 2.0, 2.5) == [None, None, Lease(A, 3.0)]
     assert registry.lease(asked, B, 2.0, 3.0) == [None, None, Lease(B, 5.0)]
+
+
+@each_count
+def test_what_only_a_replica_can_read_is_still_to_be_computed_for_others(shards: int) -> None:
+    registry = joined(shards=shards)
+    registry.lease(ids("new"), A, 5.0, 1.0)
+    registry.apply(stored(events.replica(A), "new"), 2.0)
+    assert registry.lease(ids("new"), B, 5.0, 2.0) == [Lease(A, 6.0)]
+    registry.apply(stored(events.disk(NODE), "new"), 3.0)
+    assert registry.lease(ids("new"), B, 5.0, 3.0) == [None]
+    registry.apply(events.Evicted(events.disk(NODE), ids("new")), 4.0)
+    assert registry.lease(ids("new"), B, 5.0, 4.0) == [Lease(B, 9.0)]
+
+
+def test_what_a_replica_announced_first_is_its_tenants_once_a_store_names_one() -> None:
+    registry = joined(Limits(segments=10, quotas={TenantTag("t"): 1500}))
+    registry.apply(stored(events.replica(A), "s", "other", tenant=""), 1.0)
+    registry.apply(stored(events.node(NODE), "s", tenant="t", seconds=2.0), 2.0)
+    assert registry.gauges(2.0).held_bytes == 3000
+    assert registry.over_quota().by_place == {
+        events.replica(A): ids("s"), events.node(NODE): ids("s"),
+    }  # fmt: skip
+    registry.check_integrity()
 
 
 def test_a_replica_that_dies_gives_up_what_it_was_to_compute() -> None:

@@ -12,6 +12,7 @@ from raysparsex.errors import SegmentUnavailable, StoreFull
 from raysparsex.ids import SegmentId
 from raysparsex.segment.coverage import SegmentRecord
 from raysparsex.store.background import BackgroundStore
+from raysparsex.store.elsewhere import Found, LeaseWish
 from raysparsex.store.part import Fetched, SharedPart
 from tests.fakes.shared_parts import shared_part
 
@@ -28,6 +29,10 @@ class FakeExchange:
         self.gate = threading.Event()
         self.gate.set()
         self.problem: Exception | None = None
+        self.silent = 0
+        self.released: list[SegmentId] = []
+        self.fetching = threading.Event()
+        self.fetching.set()
 
     def publish(self, parts: Sequence[SharedPart]) -> int:
         assert self.gate.wait(10)
@@ -36,12 +41,18 @@ class FakeExchange:
         self.held |= {shared.part.record.id: shared for shared in parts}
         return len(parts)
 
-    def records(
-        self, segments: Sequence[SegmentId], *, ranks: int = 1, node: str | None = None
-    ) -> dict[SegmentId, SegmentRecord]:
+    def find(
+        self, segments: Sequence[SegmentId], *, ranks: int = 1, wish: LeaseWish | None = None
+    ) -> Found:
         if self.problem is not None:
             raise self.problem
-        return {s: self.held[s].part.record for s in segments if s in self.held}
+        held = {s: self.held[s].part.record for s in segments if s in self.held}
+        return Found(held, silent=self.silent)
+
+    def release(self, segments: Sequence[SegmentId], holder: str) -> None:
+        if self.problem is not None:
+            raise self.problem
+        self.released += segments
 
     def fetch(
         self,
@@ -51,6 +62,7 @@ class FakeExchange:
         ranks: int = 1,
         node: str | None = None,
     ) -> Fetched:
+        assert self.fetching.wait(10)
         if self.problem is not None:
             raise self.problem
         return Fetched({r.id: self.held[r.id].part.kv for r in records})
@@ -74,6 +86,7 @@ def store(exchange: FakeExchange) -> Iterator[BackgroundStore]:
     made = BackgroundStore(lambda: exchange, queue_bytes=2 * SIZE)
     yield made
     exchange.gate.set()
+    exchange.fetching.set()
     made.close()
     assert threading.active_count() == before
 
@@ -87,7 +100,7 @@ def settled(store: BackgroundStore) -> dict[str, int]:
 def test_what_was_queued_arrives(store: BackgroundStore) -> None:
     assert store.publish([PART])
     assert settled(store)["published_parts"] == 1
-    assert store.records([RECORD.id]).result(10) == {RECORD.id: RECORD}
+    assert store.records([RECORD.id]).result(10).records == {RECORD.id: RECORD}
     assert store.fetch([RECORD]).result(10).kv[RECORD.id] is PART.part.kv
 
 
@@ -118,8 +131,36 @@ def test_a_failing_store_reaches_the_engine(
     assert settled(store)["failed_publications"] == 1
     fetched = store.fetch([RECORD]).result(10)
     assert not fetched.kv
-    assert store.records([RECORD.id]).result(10) == {}
+    assert store.records([RECORD.id]).result(10) == Found(silent=1)
     assert store.counts()["failed_lookups"] == 2
+    store.release([RECORD.id], "engine")
+    assert store.records([]).result(10) == Found(silent=1)
+    assert store.counts()["failed_lookups"] == 4
+
+
+def test_a_question_waits_behind_a_fetch(exchange: FakeExchange, store: BackgroundStore) -> None:
+    exchange.held[RECORD.id] = PART
+    exchange.fetching.clear()
+    fetch = store.fetch([RECORD])
+    assert store.records([RECORD.id]).result(10).records
+    assert not fetch.done()
+
+
+def test_leases_are_given_back_behind_the_question_that_took_them(
+    exchange: FakeExchange, store: BackgroundStore
+) -> None:
+    store.records([RECORD.id])
+    store.release([RECORD.id], "engine")
+    store.records([]).result(10)
+    assert exchange.released == [RECORD.id]
+
+
+def test_who_does_not_answer_elsewhere_is_counted(
+    exchange: FakeExchange, store: BackgroundStore
+) -> None:
+    exchange.silent = 2
+    assert store.records([RECORD.id]).result(10).silent == 2
+    assert store.counts()["silent_elsewhere"] == 2
 
 
 def test_a_cluster_that_is_not_there_is_asked_again_and_again() -> None:

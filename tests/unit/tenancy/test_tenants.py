@@ -15,7 +15,7 @@ from deployments.tenants_config import TenantsConfig, parse_tenants
 from raysparsex.api_keys import key_digest, new_key
 from raysparsex.cli.keys import entry
 from raysparsex.errors import InvalidConfig
-from raysparsex.segment.trust_scope import PUBLIC_SALT, TrustScope
+from raysparsex.segment.trust_scope import PUBLIC_SALT, TrustScope, tenant_tag
 
 ACME, PUBLISHER, GLOBEX = "rsx-acme", "rsx-publisher", "rsx-globex"
 FILE = f"""
@@ -24,7 +24,6 @@ acme:
     - {key_digest(ACME)}
     - {{sha256: {key_digest(PUBLISHER)}, may_publish_public: true}}
   bytes: 1000
-  priority: 3
 globex: [{key_digest(GLOBEX)}]
 """
 
@@ -40,13 +39,13 @@ def refused(tenants: Tenants, authorization: str | None) -> RequestRefused:
     return caught.value
 
 
-def test_a_key_is_its_tenants_with_its_bounds(tenants: Tenants) -> None:
-    assert tenants.tenant_of(f"Bearer {ACME}") == Tenant("acme", 1000, 3)
+def test_a_key_is_its_tenants(tenants: Tenants) -> None:
+    assert tenants.tenant_of(f"Bearer {ACME}") == Tenant("acme")
     assert tenants.tenant_of(f"bearer  {GLOBEX} ") == Tenant("globex")
 
 
 def test_a_permission_is_the_keys_own(tenants: Tenants) -> None:
-    assert tenants.tenant_of(f"Bearer {PUBLISHER}") == Tenant("acme", 1000, 3, True)
+    assert tenants.tenant_of(f"Bearer {PUBLISHER}") == Tenant("acme", may_publish_public=True)
     assert not tenants.tenant_of(f"Bearer {ACME}").may_publish_public
 
 
@@ -103,6 +102,11 @@ def test_a_tenant_has_a_salt_of_its_own_even_if_the_request_names_none() -> None
     assert not salts & {None, PUBLIC_SALT}
 
 
+def test_bounds_are_told_by_tag_and_only_of_tenants_that_have_one(tenants: Tenants) -> None:
+    assert tenants.quotas == {tenant_tag("acme"): 1000}
+    assert Tenants().quotas == {}
+
+
 def test_only_a_key_that_may_publishes_to_all(tenants: Tenants) -> None:
     publisher, other = tenants.tenant_of(f"Bearer {PUBLISHER}"), tenants.tenant_of(f"Bearer {ACME}")
     assert salt_of(publisher, None, TrustScope.PUBLIC) == PUBLIC_SALT
@@ -140,7 +144,7 @@ D, E = "d" * 64, "e" * 64
         (f"acme: [{D}, {E.upper()}]", "f.acme.keys[1].sha256", "keys new"),
         (f"acme: {{keys: [{{sha256: {D}, publish: 1}}]}}", "f.acme.keys[0].publish: unknown",
          "may_publish_public"),
-        (f"acme: {{keys: [{D}], byte: 1}}", "f.acme.byte: unknown key", "keys, bytes, priority"),
+        (f"acme: {{keys: [{D}], byte: 1}}", "f.acme.byte: unknown key", "keys, bytes"),
         (f"acme: {{keys: [{D}], bytes: -1}}", "f.acme.bytes", "0 or more"),
         ("acme: []", "f.acme.keys", "at least one digest"),
         ("acme: {bytes: 1}", "f.acme.keys", "at least one digest"),

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from raysparsex.errors import InvalidRequest
 from raysparsex.segment.trust_scope import (
+    NOBODY,
     PUBLIC_SALT,
     TrustScope,
     readable_salts,
     scope_of,
+    tag_in,
+    tenant_tag,
     trust_salt,
 )
 
@@ -78,3 +81,19 @@ def test_a_salt_that_does_not_go_with_the_scope_is_refused(
 
 def test_half_a_surrogate_pair_from_json_is_a_salt_like_any_other() -> None:
     assert salt("a", "\ud800") != salt("a", "\ud801")
+
+
+@given(NAMES, SALTS)
+def test_a_salt_says_whose_bytes_its_requests_leave(tenant: str, own: str | None) -> None:
+    assert tag_in(salt(tenant, own)) == tenant_tag(tenant)
+
+
+@given(NAMES, NAMES)
+def test_two_tenants_are_never_counted_as_one(one: str, other: str) -> None:
+    assert (tenant_tag(one) == tenant_tag(other)) == (one == other)
+
+
+def test_what_is_public_is_nobodys_and_so_is_a_salt_that_is_not_ours() -> None:
+    ours = salt("acme", None)
+    for foreign in (PUBLIC_SALT, "", "tenant-1", ours + "0", "x" + ours, ours.upper()):
+        assert tag_in(foreign) == NOBODY  # type: ignore[arg-type]

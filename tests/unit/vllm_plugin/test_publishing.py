@@ -167,9 +167,11 @@ def test_a_cancelled_request_is_read_after_its_blocks_are_gone() -> None:
 def test_what_is_held_already_is_not_queued() -> None:
     queue, ledger = queue_with()
     ledger.add(record("a"))
-    assert queue.add(ONE, row("a")) is False
-    assert queue.add(ONE, row("ab")) is True
-    assert queue.add(ONE, []) is True, "something of it is still queued"
+    assert queue.add(ONE, row("a")) == []
+    assert ONE not in queue
+    assert queue.add(ONE, row("ab")) == [segment_id("b")]
+    assert queue.add(ONE, []) == []
+    assert ONE in queue
     assert issued(queue.portion(100, blocks_of)) == "b"
 
 

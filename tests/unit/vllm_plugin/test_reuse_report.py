@@ -37,6 +37,7 @@ FIELDS = {
     "compute_share",
     "segments",
     "fallback",
+    "published_segments",
 }
 
 
@@ -57,6 +58,7 @@ def test_a_sparse_report_tells_the_plan() -> None:
         "compute_share": 0.5175,
         "segments": 3,
         "fallback": None,
+        "published_segments": 0,
     }
 
 

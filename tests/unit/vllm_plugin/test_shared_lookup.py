@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 from raysparsex.ids import RequestId, SegmentId
 from raysparsex.segment.coverage import SegmentRecord
-from raysparsex.vllm_plugin.shared_lookup import LONGEST_WAIT, SharedLookup
+from raysparsex.store.elsewhere import Found, LeaseWish
+from raysparsex.vllm_plugin.shared_lookup import (
+    AGAIN_SECONDS,
+    LONGEST_WAIT,
+    Question,
+    SharedLookup,
+)
 from tests.fakes.engine import FakeEngine
 from tests.fakes.segments import random_tokens, record
 
@@ -21,57 +28,132 @@ class Store:
 
     def __init__(self) -> None:
         self.asked: list[list[SegmentId]] = []
-        self.futures: list[Future[dict[SegmentId, SegmentRecord]]] = []
+        self.wishes: list[LeaseWish | None] = []
+        self.futures: list[Future[Found]] = []
+        self.released: list[SegmentId] = []
         self.now = 0.0
 
     def records(
-        self, segments: Sequence[SegmentId], *, ranks: int = 1
-    ) -> Future[dict[SegmentId, SegmentRecord]]:
+        self, segments: Sequence[SegmentId], *, ranks: int = 1, wish: LeaseWish | None = None
+    ) -> Future[Found]:
         self.asked.append(list(segments))
+        self.wishes.append(wish)
         self.futures.append(Future())
         return self.futures[-1]
 
-    def answer(self, *records: SegmentRecord) -> None:
-        self.futures[-1].set_result({one.id: one for one in records})
+    def release(self, segments: Sequence[SegmentId], holder: str) -> None:
+        self.released += segments
 
-    def lookup(self) -> SharedLookup:
-        return SharedLookup(self, 1, lambda: self.now)
+    def answer(self, *records: SegmentRecord, **others: Any) -> None:
+        self.futures[-1].set_result(Found({one.id: one for one in records}, **others))
+
+    def lookup(self, holder: str = "engine") -> SharedLookup:
+        return SharedLookup(self, 1, lambda: self.now, holder)
+
+
+A = record("a")
+
+
+def about(*records: SegmentRecord, seconds: float = 3.0) -> Callable[[], Question]:
+    ids = [one.id for one in records]
+    return lambda: Question(ids, frozenset(ids), seconds)
 
 
 def test_a_request_waits_for_its_answer_and_is_told_once() -> None:
-    store, held = Store(), record("a")
+    store = Store()
     lookup = store.lookup()
-    assert lookup.records(ONE, lambda: [held.id]) is None
-    assert lookup.records(ONE, lambda: [held.id]) is None
-    store.answer(held)
-    assert lookup.records(ONE, lambda: [held.id]) == [held]
-    assert lookup.records(ONE, lambda: [held.id]) == []
-    assert store.asked == [[held.id]]
+    assert lookup.found(ONE, about(A)) is None
+    assert lookup.found(ONE, about(A)) is None
+    store.answer(A, nodes={A.id: "there"})
+    assert lookup.found(ONE, about(A)) == Found({A.id: A}, {A.id: "there"})
+    assert lookup.found(ONE, about(A)) == Found()
+    assert store.asked == [[A.id]]
 
 
 def test_nobody_waits_for_a_store_that_does_not_answer() -> None:
     store = Store()
     lookup = store.lookup()
-    assert lookup.records(ONE, lambda: [record("a").id]) is None
+    assert lookup.found(ONE, about(A)) is None
     store.now = LONGEST_WAIT
-    assert lookup.records(ONE, lambda: [record("a").id]) == []
+    assert lookup.found(ONE, about(A)) == Found(silent=1)
+    assert lookup.found(ONE, about(A)) == Found()
     assert lookup.late == 1
 
 
 def test_nothing_is_asked_where_nothing_is_missing() -> None:
     store = Store()
-    assert store.lookup().records(ONE, list) == []
+    assert store.lookup().found(ONE, about()) == Found()
     assert store.asked == []
+
+
+def test_who_waits_for_others_asks_again_at_times_and_is_never_held_up_by_it() -> None:
+    store = Store()
+    lookup = store.lookup()
+    lookup.found(ONE, about(A))
+    store.answer(computing={A.id: 4.0})
+    assert lookup.found(ONE, about(A)) == Found(computing={A.id: 4.0})
+    assert lookup.computing(ONE) == {A.id: 4.0}
+    assert lookup.found(ONE, about(A), again=True) == Found()
+    assert len(store.asked) == 1
+    store.now = AGAIN_SECONDS
+    assert lookup.found(ONE, about(A)) == Found()
+    assert len(store.asked) == 1
+    for _ in range(3):
+        assert lookup.found(ONE, about(A), again=True) == Found()
+    assert len(store.asked) == 2
+    assert lookup.computing(ONE) == {A.id: 4.0}
+    store.answer(A)
+    assert lookup.found(ONE, about(A), again=True) == Found({A.id: A})
+    assert lookup.computing(ONE) == {}
+
+
+def test_leases_are_wished_for_what_the_request_leaves() -> None:
+    store = Store()
+    b = record("b")
+    store.lookup().found(ONE, lambda: Question([A.id, b.id], frozenset([A.id]), 3.0))
+    assert store.wishes == [LeaseWish("engine", 3.0, frozenset([A.id]))]
+
+
+def test_an_engine_without_a_name_and_one_that_leaves_nothing_take_no_lease() -> None:
+    for lookup, question in (
+        ((nameless := Store()).lookup(holder=""), about(A)),
+        ((silent := Store()).lookup(), lambda: Question([A.id])),
+    ):
+        lookup.found(ONE, question)
+        lookup.forget(ONE)
+    assert nameless.wishes == [LeaseWish("", 0.0, frozenset())]
+    assert silent.wishes == [LeaseWish("engine", 0.0, frozenset())]
+    assert nameless.released == silent.released == []
+
+
+def test_a_lease_outlives_the_request_that_took_it_and_left_nothing() -> None:
+    store = Store()
+    lookup = store.lookup()
+    lookup.found(ONE, about(A))
+    lookup.forget(ONE)
+    assert store.released == [A.id]
+
+
+def test_a_lease_goes_while_another_request_of_the_engine_counts_on_it() -> None:
+    store, two = Store(), RequestId("two")
+    lookup = store.lookup()
+    lookup.found(ONE, about(A))
+    lookup.found(two, about(A))
+    lookup.forget(ONE)
+    assert store.released == []
+    lookup.forget(two, publishes=True)
+    assert store.released == []
+    assert not lookup._leases
 
 
 def test_a_request_that_is_over_leaves_nothing_behind() -> None:
     store = Store()
     lookup = store.lookup()
-    lookup.records(ONE, lambda: [record("a").id])
+    lookup.found(ONE, about(A))
     lookup.forget(ONE)
     lookup.forget(RequestId("never heard of"))
-    assert not lookup._pending
-    assert not lookup._known
+    assert not lookup._asked
+    assert not lookup._leases
     assert store.futures[0].cancelled()
 
 

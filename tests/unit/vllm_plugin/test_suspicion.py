@@ -65,6 +65,18 @@ def test_a_forgotten_segment_is_unknown_again() -> None:
     assert not suspects[100:].all()
 
 
+def test_what_one_tenants_prompts_made_of_a_public_text_tells_another_nothing() -> None:
+    finder = taught()
+    assert not find(finder, 0.1).suspects_R.all()
+    theirs = finder.find(0.1, LAYERS, SPANS, NOBODY, 1, "another")
+    nobodys = find(SuspectFinder({}), 0.1)
+    assert theirs.suspects_R.equal(nobodys.suspects_R)
+    finder.learn(theirs, torch.ones(200))
+    assert find(finder, 0.1).suspects_R.equal(find(taught(), 0.1).suspects_R)
+    finder.forget(segment_id("a"))
+    assert finder.find(0.1, LAYERS, SPANS, NOBODY, 1, "another").suspects_R[:100].all()
+
+
 def test_what_was_seen_with_other_full_layers_does_not_count() -> None:
     assert taught().find(0.1, LAYERS + 1, SPANS, NOBODY, 1).suspects_R.all()
 

@@ -68,7 +68,7 @@ class FakeServer:
         report = {
             "prompt_tokens": len(tokens),
             "prefix_tokens": len(tokens) if known == len(segments.ids) else 0,
-            "published_segments": len(segments.ids),
+            "published_segments": len(segments.ids) - known,
         }
         return 200, {"kv_transfer_params": {"reuse": report}}
 
