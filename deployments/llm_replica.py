@@ -101,8 +101,8 @@ class ReuseServer(LLMServer):
         self._announcing = asyncio.create_task(announce_for_ever(residency, shards))
 
     async def engine_facts(self) -> dict[str, Any]:
-        """What the engine holds now; see EngineFacts."""
-        return self.engine.facts()._asdict()
+        """Which replica this is, and what its engine holds now; see EngineFacts."""
+        return {"replica": _holder(), **self.engine.facts()._asdict()}
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """For `autoscaling.LoadPolicy`; Ray Serve asks by itself."""

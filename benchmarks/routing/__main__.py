@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ def _measured(options: argparse.Namespace, file: Path) -> dict[str, Any]:
     }
     journal = Journal(file.with_suffix(".journal"), made_by)
     complete(journal, options.rows, workload, model, tight_bytes)
+    if versions(workload) != made_by["versions"]:
+        print("warning: the code changed while it was measured", file=sys.stderr)
     rows = {name: journal.rows[name] for name in options.rows}
     result = result_of(rows, workload, model, {"command": options.command, **made_by})
     file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -86,7 +89,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         if name not in ROWS:
             parser.error(f"unknown row {name!r}; allowed: {'; '.join(ROWS)}")
     options.requests = options.requests or (QUICK_REQUESTS if options.quick else REQUESTS)
-    given = " ".join(sys.argv[1:] if arguments is None else arguments)
+    given = shlex.join(sys.argv[1:] if arguments is None else arguments)
     options.command = f'make bench-routing ARGS="{given}"' if given else "make bench-routing"
     return options
 

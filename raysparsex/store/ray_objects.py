@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -59,14 +60,30 @@ def join_cluster(address: str | None = None) -> bool:
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
         raise SegmentUnavailable("no cluster is known: set RAY_ADDRESS to share segments")
-    ray.init(
-        address=address,
-        namespace=NAMESPACE,
-        configure_logging=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with _unlike_others():
+        ray.init(
+            address=address,
+            namespace=NAMESPACE,
+            configure_logging=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     return True
+
+
+@contextlib.contextmanager
+def _unlike_others() -> Iterator[None]:
+    """Unseeded, within.
+
+    Ray draws the name of a driver's subscription from `random`, which vLLM seeds alike in all
+    engines. Drivers of one name are answered in each other's place, and ask again without a pause.
+    """
+    seeded = random.getstate()
+    random.seed()
+    try:
+        yield
+    finally:
+        random.setstate(seeded)
 
 
 _Batch = list[tuple[SharedPart, PackedPart]]

@@ -1,8 +1,8 @@
 """Prompts whose answers are beyond doubt, so that a wrong token can only come of a fault.
 
-    exact     every reused token is recomputed: the answer is that of a full prefill, token by token.
-              Compared as far as no other token comes near: there the order of additions may decide.
-    default   reuse as everybody gets it: compared is the answer proper, where the model is certain.
+    exact     every reused token is recomputed: the answer is that of a full prefill, token by
+              token. Compared as far as no other token comes near: there rounding may decide.
+    default   reuse as everybody gets it: compared is the answer proper, where the model is sure.
 
 Both kinds come in two ways: one leaves segments behind for the others, one only reads them, which
 makes it a sparse prefill however often it was asked before.
