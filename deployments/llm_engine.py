@@ -11,9 +11,9 @@ import logging
 import os
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from vllm import SamplingParams
 from vllm.config import VllmConfig
@@ -68,14 +68,21 @@ class EngineFacts(NamedTuple):
     """levels above normal by tenant, and counts since the start"""
 
 
+class Hearer(Protocol):
+    """What `residency.Residency` offers of this."""
+
+    def take(self, changes: list[list[Any]], transfers: list[list[Any]]) -> None:
+        """News of one step, as in `vllm_plugin.stats.ReuseStats`; either may be empty."""
+
+
 class LatestStats(StatLoggerBase):
     """Keeps the scheduler's latest statistics."""
 
     def __init__(self, vllm_config: VllmConfig, engine_index: int = 0) -> None:
         self.latest = SchedulerStats()
         self.connector: dict[str, Any] | None = None
-        self.on_changes: Callable[[list[list[Any]]], None] | None = None
-        """Is told which segments came and went in the engine (`stats.changes_of`)."""
+        self.hearer: Hearer | None = None
+        """Is told what came and went in the engine, and how long fetching took."""
         self._reports: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     def record(
@@ -89,8 +96,9 @@ class LatestStats(StatLoggerBase):
         self.connector = scheduler_stats.kv_connector_stats
         # Taken out: facts are told as JSON, which knows no bytes.
         changes = self.connector.pop("changes", [])
-        if changes and self.on_changes is not None:
-            self.on_changes(changes)
+        transfers = self.connector.pop("transfers", [])
+        if self.hearer is not None:
+            self.hearer.take(changes, transfers)
         self._reports.update(self.connector.get("reports", {}))
         while len(self._reports) > MOST_REPORTS:
             self._reports.popitem(last=False)

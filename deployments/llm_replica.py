@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -23,7 +23,7 @@ from ray.serve.llm.deployment import LLMServer
 from raysparsex.registry.events import HolderId, NodeId
 
 from .autoscaling import WAITING_TOKENS
-from .llm_engine import EngineFacts, ReuseLLM, start_llm
+from .llm_engine import EngineFacts, Hearer, ReuseLLM, start_llm
 from .residency import REGISTRY_SHARDS, Residency, announce_for_ever
 from .reuse_report import ReuseReport
 from .shared_store import TENANT_QUOTAS, open_shared_store
@@ -70,9 +70,9 @@ class ReuseEngine(VLLMEngine):
     def prompt_facts(self) -> dict[str, Any]:
         return self._engine_client.prompt_facts()
 
-    def tell_changes(self, hear: Callable[[list[list[Any]]], None]) -> None:
-        """From now on `hear` is told which segments came and went in the engine's own store."""
-        self._engine_client.stats.on_changes = hear
+    def tell_news(self, hearer: Hearer) -> None:
+        """From now on it is told which segments come and go in the engine's own store."""
+        self._engine_client.stats.hearer = hearer
 
 
 class ReuseServer(LLMServer):
@@ -97,7 +97,7 @@ class ReuseServer(LLMServer):
         node = NodeId(ray.get_runtime_context().get_node_id())
         ranks = self._llm_config.engine_kwargs.get("tensor_parallel_size", 1)
         residency = Residency(holder, node, ranks)
-        self.engine.tell_changes(residency.take)
+        self.engine.tell_news(residency)
         self._announcing = asyncio.create_task(announce_for_ever(residency, shards))
 
     async def engine_facts(self) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from raysparsex.errors import InvalidRequest
-from raysparsex.registry.answers import Coverage
-from raysparsex.registry.events import HolderId, PackedIds
+from raysparsex.registry.answers import Coverage, Source
+from raysparsex.registry.events import HolderId, PackedIds, Transferred
 from raysparsex.registry.membership import Directory
 from raysparsex.routing.choice import choose, power_of_two
 from raysparsex.routing.fleet import Fleet
@@ -89,6 +89,11 @@ class PromptRouter:
         """What the model's replicas say a reused token costs."""
         self._pricing = replace(self._pricing, correction_share=share)
 
+    def hear(self, transfer: Transferred) -> None:
+        """Some replica fetched segments."""
+        source = Source.REMOTE if transfer.remote else Source.NODE
+        self._fleet.observe_transfer(source, transfer.size, transfer.seconds)
+
     def send(
         self,
         request_id: str,
@@ -144,6 +149,10 @@ class PromptRouter:
             **self._metrics.facts(),
             "registry": self._follower.view() is not None,
             "under_way": len(self._table),
+            "transfer_gigabytes_per_second": {
+                source.name.lower(): 1e-9 / max(fleet.transfers[source].seconds_per_byte, 1e-15)
+                for source in (Source.NODE, Source.REMOTE)
+            },
             "replicas": {
                 holder: {"queued_tokens": float(tokens), "tokens_per_second": float(1 / seconds)}
                 for holder, tokens, seconds in sorted(queues)

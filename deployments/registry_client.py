@@ -6,6 +6,7 @@ Nothing here blocks the loop, not even looking for the name; whoever asks goes o
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import ray
@@ -14,7 +15,7 @@ from ray.exceptions import RayError
 
 from raysparsex.errors import RaySparseXError
 from raysparsex.registry.event_log import Followed
-from raysparsex.registry.events import HolderId, NodeId, PackedIds
+from raysparsex.registry.events import HolderId, NodeId, PackedIds, Transferred
 from raysparsex.store.announcements import StoreEvents
 from raysparsex.store.names import NAMESPACE, registry_name
 
@@ -41,6 +42,9 @@ class RegistryShard(Protocol):
 
     async def used(self, ids: PackedIds) -> None:
         """See `RegistryService.used`."""
+
+    async def measured(self, transfers: Sequence[Transferred]) -> None:
+        """See `RegistryService.measured`."""
 
 
 class RayRegistryShard:
@@ -73,6 +77,10 @@ class RayRegistryShard:
     async def used(self, ids: PackedIds) -> None:
         """See `RegistryService.used`."""
         await self._ask("used", ids)
+
+    async def measured(self, transfers: Sequence[Transferred]) -> None:
+        """See `RegistryService.measured`."""
+        await self._ask("measured", transfers)
 
     async def _ask(self, method: str, *arguments: Any, extra: float = 0.0) -> Any:
         try:

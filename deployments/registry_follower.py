@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from raysparsex.registry.event_log import Followed
-from raysparsex.registry.events import ID_BYTES, PackedIds
+from raysparsex.registry.events import ID_BYTES, PackedIds, Transferred
 from raysparsex.registry.shards import Shards, rows_by_shard, take
 from raysparsex.registry.snapshot import from_bytes
 from raysparsex.registry.state import Registry
@@ -38,8 +38,12 @@ EVENTS_AT_ONCE = 200
 class ShardCopy:
     """A copy of one shard's registry."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], hear: Callable[[Transferred], None] = lambda _: None
+    ) -> None:
+        """`hear`: is told what does not change a registry."""
         self._clock = clock
+        self._hear = hear
         self.registry: Registry | None = None
         self.incarnation: str | None = None
         self.number: int | None = None
@@ -52,6 +56,8 @@ class ShardCopy:
         assert self.registry is not None
         for at, (now, event) in enumerate(followed.events, 1):
             self.registry.apply(event, now)
+            if isinstance(event, Transferred):
+                self._hear(event)
             if at % EVENTS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         self.incarnation, self.number = followed.incarnation, followed.number
@@ -72,13 +78,14 @@ class RegistryFollower:
         actors: Sequence[RegistryShard] | None = None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        hear: Callable[[Transferred], None] = lambda _: None,
     ) -> None:
-        """`actors`: None: those of that many shards, by name."""
+        """`actors`: None: those of that many shards, by name. `hear`: is told of transfers."""
         self._actors = actors or [RayRegistryShard(shard) for shard in range(shards)]
         self._stale_seconds = stale_seconds
         self._clock = clock
         self._pause = pause
-        self._copies = [ShardCopy(clock) for _ in range(shards)]
+        self._copies = [ShardCopy(clock, hear) for _ in range(shards)]
         self._used: list[PackedIds] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.counts: Counter[str] = Counter(events=0, snapshots=0, outages=0, used_lost=0)

@@ -18,7 +18,7 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -167,6 +167,11 @@ class RegistryService:
         for batch in rounds(ids):
             self._apply(events.Used(batch))
         self._chores.note_used(ids)
+
+    async def measured(self, transfers: Sequence[events.Transferred]) -> None:
+        """How long a replica's fetches took, for routers that follow."""
+        for transfer in transfers:
+            self._apply(transfer)
 
     async def gauges(self) -> dict[str, float]:
         """Figures of now, and counters since this incarnation began."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-from raysparsex.registry.events import HolderId, NodeId
+from raysparsex.registry.events import HolderId, NodeId, Transferred
 from raysparsex.store.announcements import Journal, StoredUnit, StoreEvents
 from raysparsex.store.node_ledger import UnitKey
 
@@ -32,6 +32,8 @@ BREATH_SECONDS = 0.05
 """Between two announcements, so that steps in a row make one."""
 RETRY_SECONDS = 0.5
 LEAVE_SECONDS = 1.0
+MOST_TRANSFERS = 32
+"""Measured and not told yet."""
 
 
 class Residency:
@@ -44,9 +46,13 @@ class Residency:
         self._held: dict[UnitKey, StoredUnit] = {}
         self._journal = Journal(node, holder)
         self._news = asyncio.Event()
+        self._transfers: deque[Transferred] = deque(maxlen=MOST_TRANSFERS)
 
-    def take(self, changes: Iterable[Sequence[Any]]) -> None:
-        """What the engine says (`raysparsex.vllm_plugin.stats.changes_of`)."""
+    def take(
+        self, changes: Iterable[Sequence[Any]], transfers: Iterable[Sequence[Any]] = ()
+    ) -> None:
+        """What the engine says (`raysparsex.vllm_plugin.stats.ReuseStats`)."""
+        self._transfers.extend(Transferred(*one) for one in transfers)
         keys = []
         for segment, *facts in changes:
             key = UnitKey(segment, self.ranks)
@@ -55,9 +61,15 @@ class Residency:
                 self._held[key] = _unit(key, *facts)
             else:
                 self._held.pop(key, None)
-        self._journal.note(keys)
-        self._news.set()
-        self._news = asyncio.Event()
+        if keys:
+            self._journal.note(keys)
+            self._news.set()
+            self._news = asyncio.Event()
+
+    def take_transfers(self) -> list[Transferred]:
+        """How long fetching took, since the last call."""
+        taken, self._transfers = list(self._transfers), deque(maxlen=MOST_TRANSFERS)
+        return taken
 
     def since(self, after: int | None) -> StoreEvents:
         """How things stand for what changed after `after`; None: everything."""
@@ -112,6 +124,8 @@ class Announcer:
         mine = self._residency
         told = only(mine.since(known), part)
         number = await shard.announce(mine.holder, mine.node, told, known)
+        if part.shard == 0 and (measured := mine.take_transfers()):
+            await shard.measured(measured)
         self.counts["told"] += 1
         self.counts["told_everything"] += told.is_complete
         if number is not None:

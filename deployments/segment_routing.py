@@ -10,6 +10,7 @@ from typing import Any
 from ray.serve.llm import LLMConfig
 
 from raysparsex.config import ReuseSettings, parse_request
+from raysparsex.registry.events import Transferred
 from raysparsex.routing.prompt import NamedPrompt
 from raysparsex.routing.route_table import ROUTES
 from raysparsex.routing.score import Pricing
@@ -39,7 +40,7 @@ class SegmentRouting:
         """Loads the tokenizer, and has the registry running."""
         ensure_registry(setup.registry)
         self._names = PromptNames(setup.config, setup.settings)
-        self._follower = RegistryFollower(setup.registry.shards)
+        self._follower = RegistryFollower(setup.registry.shards, hear=self._hear)
         pricing = Pricing(max_depth=setup.settings.reuse.max_depth)
         self.router = PromptRouter(self._follower, ROUTES, RoutingMetrics(), pricing)
         self._asking: asyncio.Task[None] | None = None
@@ -58,6 +59,9 @@ class SegmentRouting:
     def facts(self) -> dict[str, Any]:
         """For operators and tests."""
         return {**self.router.facts(), "names": self._names.is_known}
+
+    def _hear(self, transfer: Transferred) -> None:
+        self.router.hear(transfer)
 
     async def _learn(self, handle: Any) -> None:
         try:

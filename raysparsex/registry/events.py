@@ -236,7 +236,18 @@ class LeaseReleased:
     ids: PackedIds
 
 
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """A replica fetched KV from a node's store at once. Changes nothing here: routers learn it."""
+
+    size: int
+    """Bytes."""
+    seconds: float
+    remote: bool
+    """From another node's store."""
+
+
 Event = (
     NodeJoined | NodeLeft | NodeStoreLost | HolderJoined | HolderLeft
-    | Stored | Evicted | Used | Pinned | Unpinned | LeaseReleased
+    | Stored | Evicted | Used | Pinned | Unpinned | LeaseReleased | Transferred
 )  # fmt: skip

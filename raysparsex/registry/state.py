@@ -90,6 +90,7 @@ class Registry:
             events.LeaseReleased: lambda event: self._leases.release(
                 event.holder, events.unpack(event.ids)
             ),
+            events.Transferred: lambda event: None,
         }
 
     def __getstate__(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
@@ -22,9 +22,12 @@ from raysparsex.errors import ReuseFailed, SegmentUnavailable
 from raysparsex.ids import SegmentId
 from raysparsex.segment.coverage import SegmentRecord
 from raysparsex.store.elsewhere import Found, LeaseWish
-from raysparsex.store.part import Fetched, SharedPart
+from raysparsex.store.part import Fetched, SharedPart, Transfer
 
 logger = logging.getLogger("vllm.raysparsex")
+
+MOST_TRANSFERS = 32
+"""Measured and not asked for yet."""
 
 
 class Exchange(Protocol):
@@ -78,6 +81,7 @@ class BackgroundStore:
         self._not_before = float("-inf")
         self._waiting = 0
         self._counts: Counter[str] = Counter()
+        self._transfers: deque[Transfer] = deque(maxlen=MOST_TRANSFERS)
 
     def publish(self, parts: Sequence[SharedPart]) -> bool:
         """Queue parts, whose tensors must not change any more; False: too much waits already."""
@@ -124,6 +128,13 @@ class BackgroundStore:
         with self._lock:
             return {name: self._counts[name] for name in names} | {"waiting_bytes": self._waiting}
 
+    def take_transfers(self) -> list[Transfer]:
+        """The latest ones since the last call, at most MOST_TRANSFERS."""
+        taken = []
+        while self._transfers:
+            taken.append(self._transfers.popleft())
+        return taken
+
     def close(self) -> None:
         """Give up what waits, finish what runs."""
         self._publishing.shutdown(wait=True, cancel_futures=True)
@@ -142,11 +153,16 @@ class BackgroundStore:
     def _fetch(
         self, records: Sequence[SegmentRecord], rank: int, ranks: int, node: str | None
     ) -> Fetched:
+        began = self._clock()
         try:
-            return self._connected().fetch(records, rank=rank, ranks=ranks, node=node)
+            fetched = self._connected().fetch(records, rank=rank, ranks=ranks, node=node)
         except Exception as problem:
             told = self._failed("failed_lookups", problem)
             return Fetched(failed={record.id: told for record in records})
+        size = sum(kv.nbytes for kv in fetched.kv.values())
+        if size:
+            self._transfers.append(Transfer(size, self._clock() - began, node is not None))
+        return fetched
 
     def _find(self, segments: Sequence[SegmentId], ranks: int, wish: LeaseWish | None) -> Found:
         try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,16 @@ class Fetched:
     """Over the object store's memory where not decoded: not to be written to. As long as a tensor
     lives its bytes stay occupied, evicted or not."""
     failed: dict[SegmentId, ReuseFailed] = field(default_factory=dict)
+
+
+class Transfer(NamedTuple):
+    """How long it took to have KV of a node's store at hand."""
+
+    size: int
+    """Bytes."""
+    seconds: float
+    remote: bool
+    """From another node's store."""
 
 
 @dataclass(frozen=True, slots=True)

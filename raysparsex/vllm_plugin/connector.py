@@ -219,11 +219,13 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
         gauges = self.scheduler.gauges()
         ranks = self._vllm_config.parallel_config.tensor_parallel_size
         changes = changes_of(self.scheduler.ledger, ranks)
-        same = gauges == self._told_gauges
-        if same and not changes and self.scheduler.counters.is_empty():
+        shares = self._settings.store.shared
+        transfers = [list(one) for one in shared_store().take_transfers()] if shares else []
+        news = changes or transfers or gauges != self._told_gauges
+        if not news and self.scheduler.counters.is_empty():
             return None
         self._told_gauges = gauges
-        return ReuseStats.of(self.scheduler.counters.take(), gauges, changes)
+        return ReuseStats.of(self.scheduler.counters.take(), gauges, changes, transfers)
 
     @classmethod
     def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> KVConnectorStats:

@@ -37,11 +37,17 @@ class ReuseStats(KVConnectorStats):
     """`data`: {"gauges": {name: value}, "counters": {name: {label: value}},
 
     "reports": {request: `kv_transfer_params`},   of requests with stop strings
-    "changes": see `changes_of`}                  missing where there are none
+    "changes": see `changes_of`,                  missing where there are none
+    "transfers": [[bytes, seconds, from another node], ...]}         the same
     """
 
     @staticmethod
-    def of(counters: ReuseCounters, gauges: dict[str, int], changes: list[list[Any]]) -> ReuseStats:
+    def of(
+        counters: ReuseCounters,
+        gauges: dict[str, int],
+        changes: list[list[Any]],
+        transfers: list[list[Any]],
+    ) -> ReuseStats:
         """Stats of one step."""
         counts = {
             "requests": dict(counters.requests),
@@ -54,7 +60,8 @@ class ReuseStats(KVConnectorStats):
             "single_flight_waits": dict(counters.single_flight_waits),
         }
         told = {"gauges": gauges, "counters": counts, "reports": counters.reports}
-        return ReuseStats({**told, "changes": changes} if changes else told)
+        news = {"changes": changes, "transfers": transfers}
+        return ReuseStats(told | {name: found for name, found in news.items() if found})
 
     data: dict[str, Any]
 
@@ -70,9 +77,10 @@ class ReuseStats(KVConnectorStats):
             for label, value in values.items():
                 counts[label] = counts.get(label, 0) + value
         self.data.setdefault("reports", {}).update(other.data.get("reports", {}))
-        if "changes" in other.data:
-            # A new list: the old one may be somebody else's as well.
-            self.data["changes"] = self.data.get("changes", []) + other.data["changes"]
+        for name in ("changes", "transfers"):
+            if name in other.data:
+                # A new list: the old one may be somebody else's as well.
+                self.data[name] = self.data.get(name, []) + other.data[name]
         self.data["gauges"] = other.data.get("gauges") or self.data.get("gauges", {})
         return self
 

@@ -11,7 +11,7 @@ from deployments.registry_stores import Seen
 from raysparsex.errors import SegmentUnavailable
 from raysparsex.ids import SegmentId
 from raysparsex.registry.event_log import Followed
-from raysparsex.registry.events import HolderId, NodeId, PackedIds
+from raysparsex.registry.events import HolderId, NodeId, PackedIds, Transferred
 from raysparsex.store.announcements import Journal, StoredUnit, StoreEvents
 from raysparsex.store.node_ledger import UnitKey
 
@@ -176,6 +176,11 @@ class FakeShard:
         """See `RegistryShard`."""
         self._answer()
         await self.service.used(ids)
+
+    async def measured(self, transfers: Sequence[Transferred]) -> None:
+        """See `RegistryShard`."""
+        self._answer()
+        await self.service.measured(transfers)
 
     def _new(self) -> RegistryService:
         return RegistryService(self._shard, self._settings, self._cluster, self.clock, pause)

@@ -14,7 +14,7 @@ from deployments.registry_service import RegistrySettings
 from deployments.residency import Residency
 from raysparsex.ids import SegmentId
 from raysparsex.registry.answers import Source
-from raysparsex.registry.events import HolderId, NodeId, PackedIds, pack
+from raysparsex.registry.events import HolderId, NodeId, PackedIds, Transferred, pack
 from tests.fakes.registry import FakeClock, FakeCluster, FakeShard, pause, until
 
 A, HOME, FAR = HolderId("a"), NodeId("home"), NodeId("far")
@@ -30,7 +30,10 @@ class Followed:
         self.clock = FakeClock()
         self.cluster = FakeCluster(HOME, FAR)
         self.shards = [FakeShard(settings, at, self.cluster) for at in range(shards)]
-        self.follower = RegistryFollower(shards, actors=self.shards, clock=self.clock, pause=pause)
+        self.heard: list[Transferred] = []
+        self.follower = RegistryFollower(
+            shards, actors=self.shards, clock=self.clock, pause=pause, hear=self.heard.append
+        )
 
     async def announce(self, *ids: SegmentId) -> None:
         mine = Residency(A, HOME)
@@ -160,5 +163,17 @@ def test_uses_that_find_no_registry_or_no_room_are_lost_and_counted() -> None:
         await until(lambda: world.follower.counts["used_lost"] == 40)
         world.follower.tell_used(PackedIds(bytes(MOST_USED + 16)))
         assert world.follower.counts["used_lost"] == 40 + MOST_USED // 16 + 1
+
+    run(scenario)
+
+
+def test_transfers_are_heard_of_though_they_change_no_registry() -> None:
+    async def scenario(world: Followed) -> None:
+        await world.announce(*IDS[:3])
+        await until(lambda: world.known() == 3)
+        await world.shards[0].service.measured([Transferred(100, 0.5, True)])
+        await until(lambda: bool(world.heard))
+        assert world.heard == [Transferred(100, 0.5, True)]
+        assert world.known() == 3
 
     run(scenario)

@@ -12,7 +12,7 @@ import pytest
 from deployments.registry_service import RegistrySettings
 from deployments.residency import Announcer, Residency
 from raysparsex.ids import SegmentId
-from raysparsex.registry.events import HolderId, NodeId, pack
+from raysparsex.registry.events import HolderId, NodeId, Transferred, pack
 from tests.fakes.registry import FakeShard, pause, until
 
 A, NODE = HolderId("a"), NodeId("node")
@@ -146,3 +146,16 @@ def test_a_replica_that_ends_says_so() -> None:
         await until(lambda: known(every) == 40)
 
     assert known(run(scenario)) == 0
+
+
+def test_how_long_fetching_took_is_told_once_and_to_one_registry_alone() -> None:
+    async def scenario(mine: Residency, shards: list[FakeShard], announcer: Announcer) -> None:
+        mine.take([], [[1000, 0.5, True], [10, 0.1, False]])
+        await until(lambda: shards[0].service._log.number >= 3)
+        mine.take(changes(IDS[:4]))
+        await until(lambda: known(shards) == 4)
+        told = [shard.service._log.since(0) or () for shard in shards]
+        found = [[e for _, e in events if isinstance(e, Transferred)] for events in told]
+        assert found == [[Transferred(1000, 0.5, True), Transferred(10, 0.1, False)], []]
+
+    run(scenario, shards=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from raysparsex.ids import SegmentId
 from raysparsex.segment.coverage import SegmentRecord
 from raysparsex.store.background import BackgroundStore
 from raysparsex.store.elsewhere import Found, LeaseWish
-from raysparsex.store.part import Fetched, SharedPart
+from raysparsex.store.part import Fetched, SharedPart, Transfer
 from tests.fakes.shared_parts import shared_part
 
 PART = shared_part("a")
@@ -180,4 +181,17 @@ def test_a_cluster_that_is_not_there_is_asked_again_and_again() -> None:
 
 def test_nothing_connects_before_it_is_needed() -> None:
     store = BackgroundStore(lambda: pytest.fail("connected"))
+    store.close()
+
+
+def test_how_long_fetches_took_is_told_once() -> None:
+    exchange, ticks = FakeExchange(), count()
+    store = BackgroundStore(lambda: exchange, clock=lambda: float(next(ticks)))
+    exchange.held = {RECORD.id: PART}
+    store.records([]).result(10)
+    assert store.fetch([RECORD]).result(10).kv
+    assert store.fetch([shared_part("absent").part.record]).result(10).failed
+    assert store.fetch([RECORD], node="far").result(10).kv
+    assert store.take_transfers() == [Transfer(SIZE, 1.0, False), Transfer(SIZE, 1.0, True)]
+    assert store.take_transfers() == []
     store.close()

@@ -16,9 +16,10 @@ from tests.fakes.segments import record, segment_id
 A, B = segment_id("a"), segment_id("b")
 
 
-def stats(*changes: list[object], published: int = 1) -> ReuseStats:
-    counters = ReuseCounters(published_tokens=published)
-    return ReuseStats.of(counters, {"store_segments": len(changes)}, list(changes))
+def stats(*changes: list[object], transfers: tuple[list[object], ...] = ()) -> ReuseStats:
+    counters = ReuseCounters(published_tokens=1)
+    gauges = {"store_segments": len(changes)}
+    return ReuseStats.of(counters, gauges, list(changes), list(transfers))
 
 
 def test_changes_say_what_is_held_over_all_ranks_and_what_is_gone() -> None:
@@ -45,13 +46,22 @@ def test_stats_of_several_steps_keep_the_order_of_changes() -> None:
     assert merged.reduce()["published_tokens"] == 4
 
 
-def test_the_front_end_hands_changes_on_and_keeps_facts_that_are_json() -> None:
-    heard: list[object] = []
-    latest = LatestStats(None)  # type: ignore[arg-type]
+class Ear:
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def take(self, changes: list[list[object]], transfers: list[list[object]]) -> None:
+        self.heard += [("changes", *one) for one in changes]
+        self.heard += [("transfers", *one) for one in transfers]
+
+
+def test_the_front_end_hands_news_on_and_keeps_facts_that_are_json() -> None:
+    latest, ear = LatestStats(None), Ear()  # type: ignore[arg-type]
     latest.record(SchedulerStats(kv_connector_stats=stats([A]).to_dict()), None)
-    latest.on_changes = heard.append
+    latest.hearer = ear
     latest.record(SchedulerStats(kv_connector_stats=stats([B]).to_dict()), None)
-    latest.record(SchedulerStats(kv_connector_stats=stats().to_dict()), None)
+    measured = stats(transfers=([100, 0.5, True],))
+    latest.record(SchedulerStats(kv_connector_stats=measured.to_dict()), None)
     latest.record(SchedulerStats(kv_connector_stats=None), None)
-    assert heard == [[[B]]]
+    assert ear.heard == [("changes", B), ("transfers", 100, 0.5, True)]
     assert json.loads(json.dumps(latest.connector)) == latest.connector
