@@ -21,6 +21,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.llm.deployment import LLMServer
 
 from raysparsex.registry.events import HolderId, NodeId
+from raysparsex.store.ray_objects import NODE_IP
 
 from .autoscaling import WAITING_TOKENS
 from .llm_engine import EngineFacts, Hearer, ReuseLLM, start_llm
@@ -53,6 +54,7 @@ class ReuseEngine(VLLMEngine):
         vllm_engine_config.parallel_config.placement_group = placement_group
         # For the engine's own process, which joins the cluster by itself.
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        os.environ[NODE_IP] = ray.util.get_node_ip_address()
         log_stats = not vllm_engine_args.disable_log_stats
         return start_llm(vllm_engine_config, log_stats, holder=_holder())
 
@@ -87,6 +89,8 @@ class ReuseServer(LLMServer):
         quotas = self._llm_config.experimental_configs.get(TENANT_QUOTAS, {})
         await open_shared_store(self._llm_config.engine_kwargs, quotas)
         await self.engine.start()
+        # Starting may have taken longer than a store without replicas is kept.
+        await open_shared_store(self._llm_config.engine_kwargs, quotas)
         self._announce()
 
     def _announce(self) -> None:

@@ -76,6 +76,16 @@ class NodeStoreClient:
         """Have it forget segments."""
         await self._ask("discard", keys)
 
+    async def end(self) -> None:
+        """End the store for good; what it holds is lost."""
+        try:
+            handle = await asyncio.to_thread(
+                ray.get_actor, store_name(self.node), namespace=NAMESPACE
+            )
+            await asyncio.to_thread(ray.kill, handle, no_restart=True)
+        except (RayError, ValueError) as problem:
+            raise SegmentUnavailable(f"node {self.node} has no segment store") from problem
+
     async def gauges(self) -> dict[str, float]:
         """Figures for metrics (`raysparsex.store.shelf.Shelf.gauges`)."""
         figures: dict[str, float] = await self._ask("gauges")

@@ -39,6 +39,7 @@ from raysparsex.store.announcements import StoreEvents
 from raysparsex.store.names import NAMESPACE, registry_name
 
 from .registry_chores import Chores
+from .registry_retire import Retirement
 from .registry_stores import Cluster, RayCluster, StoreWatch
 from .store_announcements import Part, of_holder
 
@@ -103,6 +104,7 @@ class RegistryService:
         cluster = cluster or RayCluster()
         self._watch = StoreWatch(cluster, self._part, self._apply, pause)
         self._chores = Chores(self._registry, cluster, self._watch, self._part, settings.copies)
+        self._retirement = Retirement(self._registry, cluster, self._watch, self._part)
         self._loops: list[asyncio.Task[None]] = []
         self._failures = self._snapshots = 0
 
@@ -179,6 +181,7 @@ class RegistryService:
             **asdict(self._registry.gauges(self._clock())),
             **self._watch.counts,
             **self._chores.counts,
+            **self._retirement.counts,
             "events": self._log.number,
             "snapshots": self._snapshots,
             "failures": self._failures,
@@ -225,7 +228,11 @@ class RegistryService:
     def _start(self) -> None:
         """With the first question, as there is no event loop before."""
         if not self._loops:
-            works = (self.look, lambda: self._chores.copy(self._clock()))
+            works = (
+                self.look,
+                lambda: self._chores.copy(self._clock()),
+                lambda: self._retirement.look(self._clock()),
+            )
             self._loops = [asyncio.create_task(self._repeat(work)) for work in works]
 
     async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -57,6 +57,9 @@ class Store(Protocol):
     async def copy_from(self, node: str, keys: Sequence[UnitKey]) -> int:
         """See `NodeStoreClient.copy_from`."""
 
+    async def end(self) -> None:
+        """See `NodeStoreClient.end`."""
+
 
 class Cluster(Protocol):
     """What is asked of the cluster."""

@@ -15,6 +15,7 @@ from raysparsex.routing.prompt import NamedPrompt
 from raysparsex.routing.route_table import ROUTES
 from raysparsex.routing.score import Pricing
 
+from .cluster_metrics import ClusterMetrics
 from .prompt_names import PromptFacts, PromptNames
 from .prompt_router import PromptRouter
 from .registry_follower import RegistryFollower
@@ -43,13 +44,17 @@ class SegmentRouting:
         self._follower = RegistryFollower(setup.registry.shards, hear=self._hear)
         pricing = Pricing(max_depth=setup.settings.reuse.max_depth)
         self.router = PromptRouter(self._follower, ROUTES, RoutingMetrics(), pricing)
+        self._figures = ClusterMetrics(setup.registry.shards)
         self._asking: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     def keep_up(self, handle: Any) -> None:
         """To be called every few seconds, from the event loop."""
         self._follower.start()
         if not self._names.is_known and (self._asking is None or self._asking.done()):
             self._asking = asyncio.create_task(self._learn(handle))
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell_figures())
 
     async def named(self, body: Any) -> NamedPrompt | None:
         """The prompt of a checked request; None: there is nothing to score."""
@@ -62,6 +67,12 @@ class SegmentRouting:
 
     def _hear(self, transfer: Transferred) -> None:
         self.router.hear(transfer)
+
+    async def _tell_figures(self) -> None:
+        try:
+            await self._figures.tell({**self._follower.counts, "age": self._follower.age_seconds})
+        except Exception:
+            logger.exception("the figures of the cluster were not told")
 
     async def _learn(self, handle: Any) -> None:
         try:

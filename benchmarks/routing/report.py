@@ -39,8 +39,8 @@ def text(result: Result) -> str:
 
 def rows_table(rows: Sequence[Result]) -> str:
     """One line per configuration."""
-    heads = ["row", "computed tokens", "compute", "prefix", "reused", "TTFT p50 / p95, s",
-             "requests/s", "best", "degraded", "imbalance", "right", "as stock"]  # fmt: skip
+    heads = ["row", "computed tokens", "compute", "prefix", "reused", "TTFT p50 / p95, s"]
+    heads += ["requests/s", "best", "degraded", "imbalance", "fallback", "right", "as stock"]
     lines = [_line(heads), _line(["---"] * len(heads))]
     for row in rows:
         cells = [row["name"], f"{row['computed_tokens']:.0f}", f"{row['compute']:.0f}"]
@@ -48,6 +48,7 @@ def rows_table(rows: Sequence[Result]) -> str:
         cells += [f"{row['ttft_p50']:.2f} / {row['ttft_p95']:.2f}"]
         cells += [f"{row['requests_per_second']:.2f}", _percent(row["best_share"])]
         cells += [_percent(row["degraded_share"]), _number(row["imbalance"])]
+        cells += [_percent(sum(row["fallbacks"].values()) / row["requests"])]
         cells += [_percent(row["right"]), _percent(row["as_stock"])]
         lines.append(_line(cells))
     return "\n".join(lines)

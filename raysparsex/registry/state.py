@@ -142,6 +142,12 @@ class Registry:
             bits=self._places.bits(slots),
         )
 
+    def held_at(self, place: Place) -> PackedIds:
+        """All that a place holds; nothing if it has not joined."""
+        number = self._members.number(place)
+        slots = self._places.held_at(number) if number else np.zeros(0, np.int32)
+        return PackedIds(self._index.ids(slots))
+
     def directory(self) -> Directory:
         """What the bits of a coverage mean."""
         return self._members.directory()

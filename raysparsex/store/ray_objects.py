@@ -47,6 +47,10 @@ from raysparsex.store.part import (
 from raysparsex.store.quantized import Encoding, is_available
 
 
+NODE_IP = "RAY_NODE_IP_ADDRESS"
+"""Environment variable: the node to join, where a machine has several of one cluster."""
+
+
 def join_cluster(address: str | None = None) -> bool:
     """Connect this process, as a driver unless it is in Ray already; whether it was connected here.
 
@@ -67,6 +71,7 @@ def join_cluster(address: str | None = None) -> bool:
             configure_logging=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            _node_ip_address=os.environ.get(NODE_IP),
         )
     return True
 

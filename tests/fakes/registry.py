@@ -93,6 +93,12 @@ class FakeStore:
         self.put(*(key.segment for key in fresh))
         return len(fresh)
 
+    async def end(self) -> None:
+        """See `NodeStoreClient`."""
+        self._answer()
+        del self._cluster.stores[self.node]
+        self.fail()
+
     def fail(self) -> None:
         """Whoever asks or waits learns that it is gone."""
         self.is_down = True

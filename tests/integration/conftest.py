@@ -76,11 +76,12 @@ class ServeCommand:
 
     def processes(self) -> list[psutil.Process]:
         """The same, to look at."""
-        return [process for process in _processes() if self._marked(process)]
+        return [process for process in psutil.process_iter() if self._marked(process)]
 
     def _marked(self, process: psutil.Process) -> bool:
         try:
-            return process.environ().get(MARK) == self.mark
+            is_running = process.status() != psutil.STATUS_ZOMBIE
+            return is_running and process.environ().get(MARK) == self.mark
         except (psutil.Error, OSError):
             return False
 
@@ -143,7 +144,3 @@ def free_port() -> int:
 def _users_environment() -> dict[str, str]:
     """Without what the engine tests set for vLLM in this process."""
     return {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
-
-
-def _processes() -> list[psutil.Process]:
-    return [p for p in psutil.process_iter() if p.status() != psutil.STATUS_ZOMBIE]

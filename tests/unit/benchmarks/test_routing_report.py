@@ -27,7 +27,8 @@ def measured(share: float, best: int = 0) -> Measured:
     new = round(900 * share)
     one = replace(PLAIN, new=new, reused=900 - new, compute_share=share, ttft=share)
     sent = {"sent": {"best": best, "other": 16 - best}} if best else {}
-    return Measured((one,) * 16, 8.0, sent, {"a": 8, "b": 8}, (0.5, 1.5))
+    outcomes = (replace(one, fallback="too deep" if best else None),) * 4 + (one,) * 12
+    return Measured(outcomes, 8.0, sent, {"a": 8, "b": 8}, (0.5, 1.5))
 
 
 def result(ours: float, best: int = 16) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def test_no_saving_is_no_success() -> None:
 def test_the_page_says_what_was_found_and_where() -> None:
     text = report.text(result(0.5))
     assert "| ours, shared segments | 450 | 450 | 0% | 50% | 0.50 / 0.50 | 2.00 | 100% |" in text
+    assert "| 2.00 | 100% | - | 1.00 | 25% |" in text
     assert "| power of two, reuse off | -50% (-50% to -50%) |" in text
     assert "computed tokens -50% beside power of two, reuse off" in text
     assert "Load average 0.5 to 1.5." in text
