@@ -31,9 +31,10 @@ from raysparsex.registry.acquire import acquire
 from raysparsex.registry.answers import Acquired
 from raysparsex.registry.event_log import EventLog, Followed
 from raysparsex.registry.events import Event, HolderId, NodeId, PackedIds, TenantTag, rounds
+from raysparsex.registry.limits import Limits
 from raysparsex.registry.shards import part_of
 from raysparsex.registry.snapshot import to_bytes
-from raysparsex.registry.state import Limits, Registry
+from raysparsex.registry.state import Registry
 from raysparsex.routing.copies import CopyRule
 from raysparsex.store.announcements import StoreEvents
 from raysparsex.store.names import NAMESPACE, registry_name

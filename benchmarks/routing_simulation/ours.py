@@ -12,7 +12,8 @@ from benchmarks.routing_simulation.policies import Decision
 from benchmarks.routing_simulation.traffic import Request, Traffic
 from raysparsex.registry import events
 from raysparsex.registry.events import HolderId, NodeId, PackedIds, SegmentBatch, TenantTag
-from raysparsex.registry.state import Limits, Registry
+from raysparsex.registry.limits import Limits
+from raysparsex.registry.state import Registry
 from raysparsex.routing.choice import choose, power_of_two
 from raysparsex.routing.copies import CopyRule, copies_wanted, copy_targets
 from raysparsex.routing.fleet import Fleet

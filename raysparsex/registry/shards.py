@@ -20,8 +20,9 @@ from raysparsex.registry.answers import Coverage, Evictions, Gauges, Origin, ori
 from raysparsex.registry.events import HolderId, PackedIds
 from raysparsex.registry.index import keys_of
 from raysparsex.registry.leases import Lease
+from raysparsex.registry.limits import Limits
 from raysparsex.registry.membership import Directory
-from raysparsex.registry.state import Limits, Registry
+from raysparsex.registry.state import Registry
 
 
 class Answer(NamedTuple):

@@ -12,8 +12,7 @@ record that nobody pinned leaves, though its bytes may still be held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from raysparsex.registry.events import (
 )
 from raysparsex.registry.index import Keys, SegmentIndex, Slots, distinct, keys_of
 from raysparsex.registry.leases import Lease, LeaseTable
+from raysparsex.registry.limits import Limits
 from raysparsex.registry.membership import Directory, Membership
 from raysparsex.registry.places import Places
 from raysparsex.registry.records import Pins, Records, Tenants
@@ -40,17 +40,6 @@ from raysparsex.registry.usage import Usage
 
 _PORTION = 1 << 16
 """Segments of one event that are taken in at once, which bounds the memory of doing so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one registry."""
-
-    segments: int = 1 << 20
-    leases: int = 1 << 16
-    tenant_bytes: int | None = None
-    """Quota of tenants without one of their own: bytes of KV, all copies. None: unlimited."""
-    quotas: Mapping[TenantTag, int] = field(default_factory=dict)
 
 
 class Registry:
@@ -87,9 +76,7 @@ class Registry:
             events.Used: self._used,
             events.Pinned: self._pinned,
             events.Unpinned: lambda event: self._unpin(event.owner),
-            events.LeaseReleased: lambda event: self._leases.release(
-                event.holder, events.unpack(event.ids)
-            ),
+            events.LeaseReleased: self._lease_released,
             events.Transferred: lambda event: None,
         }
 
@@ -145,8 +132,7 @@ class Registry:
     def held_at(self, place: Place) -> PackedIds:
         """All that a place holds; nothing if it has not joined."""
         number = self._members.number(place)
-        slots = self._places.held_at(number) if number else np.zeros(0, np.int32)
-        return PackedIds(self._index.ids(slots))
+        return PackedIds(self._index.ids(self._places.held_at(number)) if number else b"")
 
     def directory(self) -> Directory:
         """What the bits of a coverage mean."""
@@ -225,6 +211,9 @@ class Registry:
             self._members.place(number)
 
     # How events change the state
+
+    def _lease_released(self, event: events.LeaseReleased) -> None:
+        self._leases.release(event.holder, events.unpack(event.ids))
 
     def _advance(self, now: float) -> None:
         """Time never goes back. What it ends, ends here."""

@@ -46,7 +46,6 @@ from raysparsex.store.part import (
 )
 from raysparsex.store.quantized import Encoding, is_available
 
-
 NODE_IP = "RAY_NODE_IP_ADDRESS"
 """Environment variable: the node to join, where a machine has several of one cluster."""
 

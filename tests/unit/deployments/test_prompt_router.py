@@ -13,7 +13,8 @@ from raysparsex.errors import InvalidRequest
 from raysparsex.ids import SegmentId
 from raysparsex.registry import events
 from raysparsex.registry.events import HolderId, NodeId, PackedIds, SegmentBatch, SegmentFacts
-from raysparsex.registry.state import Limits, Registry
+from raysparsex.registry.limits import Limits
+from raysparsex.registry.state import Registry
 from raysparsex.routing.prompt import NamedPrompt
 from raysparsex.routing.route_table import RouteTable
 from raysparsex.routing.score import Pricing

@@ -8,7 +8,8 @@ from deployments.store_announcements import MOST_BYTES, Part, of_holder, of_node
 from raysparsex.ids import SegmentId
 from raysparsex.registry import events
 from raysparsex.registry.events import HolderId, NodeId, Tier, pack
-from raysparsex.registry.state import Limits, Registry
+from raysparsex.registry.limits import Limits
+from raysparsex.registry.state import Registry
 from raysparsex.store.announcements import StoredUnit, StoreEvents
 from raysparsex.store.node_ledger import UnitKey
 from tests.fakes.segments import segment_id

@@ -7,7 +7,8 @@ from raysparsex.registry import events
 from raysparsex.registry.acquire import acquire
 from raysparsex.registry.answers import Acquired
 from raysparsex.registry.events import HolderId, NodeId, Place, SegmentBatch, SegmentFacts, pack
-from raysparsex.registry.state import Limits, Registry
+from raysparsex.registry.limits import Limits
+from raysparsex.registry.state import Registry
 from tests.fakes.segments import segment_id
 
 A, B = HolderId("a"), HolderId("b")

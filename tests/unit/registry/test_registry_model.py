@@ -22,7 +22,8 @@ from raysparsex.registry.events import (
     pack,
     unpack,
 )
-from raysparsex.registry.state import Limits, Registry
+from raysparsex.registry.limits import Limits
+from raysparsex.registry.state import Registry
 from tests.fakes.segments import segment_id
 from tests.unit.registry.registry_twin import Twin
 

@@ -11,9 +11,10 @@ import pytest
 from raysparsex.ids import SegmentId
 from raysparsex.registry import events
 from raysparsex.registry.events import HolderId, NodeId, PinOwner, SegmentBatch, SegmentFacts, pack
+from raysparsex.registry.limits import Limits
 from raysparsex.registry.shards import Shards, rows_by_shard
 from raysparsex.registry.snapshot import from_bytes, to_bytes
-from raysparsex.registry.state import Limits, Registry
+from raysparsex.registry.state import Registry
 from tests.fakes.segments import segment_id
 
 A, NODE = HolderId("a"), NodeId("node")

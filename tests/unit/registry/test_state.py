@@ -21,8 +21,9 @@ from raysparsex.registry.events import (
     unpack,
 )
 from raysparsex.registry.leases import Lease
+from raysparsex.registry.limits import Limits
 from raysparsex.registry.shards import Shards
-from raysparsex.registry.state import Limits, Registry
+from raysparsex.registry.state import Registry
 from tests.fakes.segments import segment_id
 
 A, B, C = HolderId("a"), HolderId("b"), HolderId("c")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from raysparsex.registry import events
 from raysparsex.registry.events import NodeId, Place, SegmentBatch, SegmentFacts, pack
-from raysparsex.registry.state import Limits, Registry
+from raysparsex.registry.limits import Limits
+from raysparsex.registry.state import Registry
 from raysparsex.routing.copies import CopyRule
 from raysparsex.routing.copy_orders import CopyOrder, copy_orders
 from tests.fakes.segments import segment_id

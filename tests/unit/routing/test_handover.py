@@ -14,7 +14,8 @@ from raysparsex.registry.events import (
     SegmentFacts,
     TenantTag,
 )
-from raysparsex.registry.state import Limits, Registry
+from raysparsex.registry.limits import Limits
+from raysparsex.registry.state import Registry
 from raysparsex.routing.copy_orders import CopyOrder
 from raysparsex.routing.handover import handover_orders
 

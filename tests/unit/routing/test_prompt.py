@@ -14,7 +14,8 @@ from raysparsex.registry.events import (
     SegmentFacts,
     TenantTag,
 )
-from raysparsex.registry.state import Limits, Registry
+from raysparsex.registry.limits import Limits
+from raysparsex.registry.state import Registry
 from raysparsex.routing.fleet import Fleet
 from raysparsex.routing.prompt import NamedPrompt, leading, one_of_both
 from raysparsex.routing.score import Pricing, rank

@@ -18,7 +18,8 @@ from raysparsex.registry.events import (
     SegmentBatch,
     SegmentFacts,
 )
-from raysparsex.registry.state import Limits, Registry
+from raysparsex.registry.limits import Limits
+from raysparsex.registry.state import Registry
 from raysparsex.routing import reference
 from raysparsex.routing.fleet import Fleet
 from raysparsex.routing.score import Fetch, Pricing, Prompt, Ranking, fetches, rank
