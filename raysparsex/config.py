@@ -52,6 +52,8 @@ class SelectorName(StrEnum):
     ALL = "all"
 
 
+MOST_TTL = 3600.0
+"""Seconds."""
 Share = Annotated[StrictFloat | StrictInt, Field(ge=0.0, le=1.0)]
 FullLayers = Annotated[StrictInt, Field(ge=0)]
 
@@ -208,6 +210,8 @@ class ReuseParams(_Frozen):
     """False: leaves neither segments nor prefix blocks nor sensitivities behind, and reads no
     prefix; for checks and measurements."""
     segments: tuple[Annotated[StrictInt, Field(ge=0)], ...] = ()
+    ttl: Annotated[StrictFloat | StrictInt, Field(ge=0, le=MOST_TTL)] | None = None
+    """Seconds for which the prompt's segments are kept rather than others; 0: no longer."""
     scope: Literal["graph", "tenant", "public"] | None = None
     """Who may share what the request leaves; unset: graph with a `cache_salt`, else tenant. Settled
     by the HTTP server, which knows tenants; the engine sees a salt."""
@@ -278,4 +282,5 @@ _FIELD_HELP = {
     "publish": "true or false",
     "full_layers": "an integer of 0 or more",
     "segments": "a list of token offsets, integers of 0 or more",
+    "ttl": "seconds, a number from 0 to 3600",
 }

@@ -8,15 +8,18 @@ so that every rank holds the same segments.
                │ ▲
           pin  ▼ │  unpin
               pinned: never evicted, never replaced
+
+Segments that are asked to be kept (`keeps.py`) are evicted after all others.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from raysparsex.ids import RequestId, SegmentId
+from raysparsex.registry.keeps import Keeps
 from raysparsex.segment.coverage import SegmentRecord
 
 
@@ -47,6 +50,7 @@ class SegmentLedger:
         self._bytes = 0
         self._pins: dict[RequestId, tuple[SegmentId, ...]] = {}
         self._pin_counts: Counter[SegmentId] = Counter()
+        self.keeps = Keeps()
         self._changed: dict[SegmentId, None] = {}
         """Came or went since `take_changes`; ids, so that it is bounded by what passes through."""
 
@@ -151,10 +155,16 @@ class SegmentLedger:
         needed = self._bytes + self.size_of(record) - self._budget
         needed -= self.size_of(replaced) if replaced else 0
         victims: list[SegmentId] = []
-        for segment, held in self._records.items():
+        for segment in self._eviction_order():
             if needed <= 0:
                 break
             if segment != record.id and not self._pin_counts[segment]:
                 victims.append(segment)
-                needed -= self.size_of(held)
+                needed -= self.size_of(self._records[segment])
         return tuple(victims) if needed <= 0 else None
+
+    def _eviction_order(self) -> Iterator[SegmentId]:
+        """Least recently used first, and kept ones behind all others."""
+        yield from (segment for segment in self._records if segment not in self.keeps)
+        if self.keeps:
+            yield from (segment for segment in self.keeps.ascending() if segment in self._records)

@@ -62,9 +62,7 @@ class SchedulerHalf:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`lookup`: how a shared store is asked; None: there is none."""
-        self._settings = settings
-        self._facts = facts
-        self._blocks = blocks
+        self._settings, self._facts, self._blocks, self._clock = settings, facts, blocks, clock
         self.ledger = SegmentLedger(settings.store.bytes, facts.bytes_per_token)
         self._planner = RequestPlanner(settings, facts, self.ledger.find)
         self.counters = ReuseCounters()
@@ -254,6 +252,7 @@ class SchedulerHalf:
             self.counters.count_report(report)
         if tracked.has_stop_strings:
             self.counters.reports[owner] = report.as_params()
+        self._keep(tracked)
         if tracked.loading:
             self.ledger.unpin(owner)
             self._orders.stop.append(owner)
@@ -264,12 +263,21 @@ class SchedulerHalf:
         self._releasing[owner] = blocks
         return True, report
 
+    def _keep(self, tracked: TrackedRequest) -> None:
+        """Heed the request's `ttl`: what it read and leaves stays longer than the rest, or not."""
+        keeps, ttl, now = self.ledger.keeps, tracked.params.ttl, self._clock()
+        keeps.expire(now)
+        if ttl is not None and tracked.prompt is not None:
+            ids = {*tracked.prompt.ids, *tracked.leaves}
+            keeps.keep(ids, now + ttl) if ttl > 0 else keeps.release(ids)
+
     def gauges(self) -> dict[str, int]:
         """The present state in numbers; names as in `stats.GAUGES`."""
         return {
             "store_bytes": self.ledger.held_bytes,
             "store_segments": self.ledger.segment_count,
             "pins": self.ledger.pin_count,
+            "kept_segments": len(self.ledger.keeps),
             "running_jobs": self.running_jobs,
             "free_blocks": self._blocks.free,
             "total_blocks": self._blocks.count,

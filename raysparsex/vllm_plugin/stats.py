@@ -17,6 +17,7 @@ GAUGES = {
     "store_bytes": "Bytes of KV that the segment store holds",
     "store_segments": "Segments that the segment store holds",
     "pins": "Segments pinned by running sparse prefills",
+    "kept_segments": "Segments that requests asked to keep, held or not",
     "running_jobs": "Sparse prefills in progress",
     "free_blocks": "KV cache blocks that no request holds",
     "total_blocks": "All KV cache blocks",

@@ -30,13 +30,14 @@ class ServeCommand:
     """`python -m deployments.serve` with a mark in the environment of all it starts."""
 
     settings: dict[str, str]
+    module: str = "deployments.serve"
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     lines: list[str] = field(default_factory=list)
     _process: subprocess.Popen[str] | None = None
 
     def start(self) -> ServeCommand:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "deployments.serve"],
+            [sys.executable, "-m", self.module],
             cwd=ROOT,
             env={**_users_environment(), **self.settings, MARK: self.mark},
             stdout=subprocess.PIPE,

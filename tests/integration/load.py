@@ -85,7 +85,7 @@ class Sent:
 
 
 class Load:
-    """A context: the streams run within it. At its end each finishes the request it is at."""
+    """A context: the streams run within it. At its end every request is waited for."""
 
     def __init__(self, base_url: str, prompts: Sequence[Prompt], streams: int = 16) -> None:
         self._url = f"{base_url}/chat/completions"
@@ -94,7 +94,7 @@ class Load:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._client = httpx.AsyncClient(timeout=ANSWER_SECONDS)
-        self._running: list[Future[None]] = []
+        self._running: list[Future[Any]] = []
         self._ending = False
         self._news = threading.Condition()
         self.answers: list[Answer] = []
@@ -103,7 +103,7 @@ class Load:
     def __enter__(self) -> Self:
         self._thread.start()
         for number in range(self._streams):
-            self._running.append(self._submit(self._stream(random.Random(number))))
+            self._submit(self._stream(random.Random(number)))
         return self
 
     def __exit__(
@@ -111,8 +111,8 @@ class Load:
     ) -> None:
         self._ending = True
         try:
-            for stream in self._running:
-                stream.result(ANSWER_SECONDS)
+            for work in self._running:
+                work.result(ANSWER_SECONDS)
             self._submit(self._client.aclose()).result(ANSWER_SECONDS)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -134,7 +134,9 @@ class Load:
             assert self._news.wait_for(enough, seconds), f"no {count} answers in {seconds} s"
 
     def _submit(self, work: Any) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        running = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._running.append(running)
+        return running
 
     async def _stream(self, rng: random.Random) -> None:
         while not self._ending:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -29,6 +30,7 @@ MEND_SECONDS = 240
 """Generous: a replica that starts beside a busy one takes half a minute and more."""
 DOCUMENT_TOKENS = 400
 ENOUGH_REUSED = 0.8
+LOOKS = 10
 STILL = ("unfinished", "running", "waiting", "waiting_tokens", "kv_cache_usage")
 RELEASED = ("pins", "running_jobs")
 
@@ -67,6 +69,7 @@ class WatchedCluster:
     command: ServeCommand
     server: Server
     actors: Actors
+    nodes: int
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
     def routing(self) -> dict[str, Any]:
@@ -98,8 +101,8 @@ class WatchedCluster:
     def wait_until_whole(self) -> None:
         """Until everything is as after a start; fails with what is not."""
         wait_for(self._is_staffed)
-        for source, target in (self.replicas, self.replicas[::-1]):
-            self._wait_until_shared(source, target)
+        for way in (self.replicas, self.replicas[::-1]):
+            wait_for(partial(self._is_shared, *way))
         wait_for(self._is_routed_by_score)
         wait_for(self._is_at_rest)
         for actor in ("registry", "store"):
@@ -107,22 +110,22 @@ class WatchedCluster:
 
     def _is_staffed(self) -> str | None:
         counts = {title: len(self.processes(title)) for title in (ENGINE, REPLICA)}
-        if self.replicas and len(self.replicas) == REPLICAS == max(counts.values()):
+        routed = self.replicas
+        if {len(routed), *counts.values()} == {REPLICAS}:
             return None
-        return f"routed to: {self.replicas}, running: {counts}"
+        return f"routed to: {routed}, running: {counts}"
 
-    def _wait_until_shared(self, source: str, target: str) -> None:
-        """What one replica computes now is reused by the other: publishing is behind the answer."""
-        document = self._tokens(DOCUMENT_TOKENS)
-        self._ask([*self._tokens(30), *document], source, {"reuse": "exact"})
-        reader = [*self._tokens(40), *document, *self._tokens(30)]
-
-        def is_reused() -> str | None:
-            reuse = self._ask(reader, target, {"publish": False})
-            enough = reuse["reused_tokens"] >= ENOUGH_REUSED * DOCUMENT_TOKENS
-            return None if enough else f"{target} reuses of {source}: {reuse}"
-
-        wait_for(is_reused)
+    def _is_shared(self, source: str, target: str) -> str | None:
+        """Whether what one replica computes now is reused by the other."""
+        head, document, tail = self._tokens(40), self._tokens(DOCUMENT_TOKENS), self._tokens(30)
+        self._ask(document, source, {"reuse": "exact"})
+        cuts = [len(head), len(head) + len(document)]
+        for _ in range(LOOKS):  # publishing goes on behind the answer
+            reader = {"publish": False, "segments": cuts}
+            reuse = self._ask([*head, *document, *tail], target, reader)
+            if reuse["reused_tokens"] >= ENOUGH_REUSED * DOCUMENT_TOKENS:
+                return None
+        return f"{target} reuses of {source}: {reuse}"
 
     def _is_routed_by_score(self) -> str | None:
         before = self.routing()
@@ -130,7 +133,9 @@ class WatchedCluster:
         after = self.routing()
         known = self.actors.ask("registry", "gauges")
         scored = after["requests"]["score"] == before["requests"]["score"] + 1
-        is_known = known["holders"] == REPLICAS and known["stores"] == 1 and known["segments"] > 0
+        is_known = (
+            known["holders"] == REPLICAS and known["stores"] == self.nodes and known["segments"] > 0
+        )
         return None if scored and is_known else f"routing: {after}, registry: {known}"
 
     def _is_at_rest(self) -> str | None:
@@ -171,16 +176,19 @@ class WatchedCluster:
 
 
 @contextmanager
-def watched_cluster(settings: dict[str, str]) -> Iterator[WatchedCluster]:
+def watched_cluster(
+    settings: dict[str, str], module: str = "deployments.serve", nodes: int = 1
+) -> Iterator[WatchedCluster]:
     """Started for a module; whatever is left of it at the end fails the test."""
     port = free_port()
     told = {"SERVER__PORT": str(port), "ENGINE__REPLICAS": str(REPLICAS), "GATE__SHADOW_SHARE": "0"}
-    command = ServeCommand({f"RAYSPARSEX_{k}": v for k, v in (told | settings).items()}).start()
+    variables = {f"RAYSPARSEX_{key}": value for key, value in (told | settings).items()}
+    command = ServeCommand(variables, module).start()
     try:
         _, base_url, _, model, *_ = command.read_until("ready: ").split()
         actors = Actors(_gcs_address(command))
         try:
-            yield WatchedCluster(command, Server(base_url, model), actors)
+            yield WatchedCluster(command, Server(base_url, model), actors, nodes)
         finally:
             actors.close()
     finally:

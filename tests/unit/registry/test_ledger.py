@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raysparsex.ids import RequestId
+from raysparsex.registry.keeps import MOST_KEPT, Keeps
 from raysparsex.registry.ledger import Added, Changes, SegmentLedger
 from tests.fakes.segments import record, segment_id
 
@@ -222,3 +223,47 @@ def test_what_was_refused_or_only_used_is_no_change() -> None:
     ledger.use([A])
     ledger.unpin(OWNER)
     assert changes(ledger) == ("", "")
+
+
+def test_what_is_to_be_kept_goes_last_and_the_soonest_over_first() -> None:
+    ledger = filled(ledger_with_room_for(30), "abc")
+    ledger.keeps.keep([A], until=9.0)
+    ledger.keeps.keep([B, D], until=5.0)
+    assert ledger.add(record("d")).evicted == (C,)
+    assert ledger.add(record("e")).evicted == (B,)
+    assert ledger.add(record("f", 20)).evicted == (segment_id("e"), D)
+    ledger.check_integrity()
+
+
+def test_asking_to_keep_never_fills_the_store() -> None:
+    ledger = filled(ledger_with_room_for(30), "abc")
+    ledger.keeps.keep([A, B, C], until=9.0)
+    assert ledger.add(record("d", 30)).accepted
+    assert held(ledger) == "d"
+
+
+def test_a_wish_ends_with_its_time_or_when_it_is_taken_back() -> None:
+    ledger = filled(ledger_with_room_for(30), "abc")
+    ledger.keeps.keep([A, B], until=5.0)
+    ledger.keeps.release([B])
+    ledger.keeps.expire(4.9)
+    assert (A in ledger.keeps, B in ledger.keeps) == (True, False)
+    ledger.keeps.expire(5.0)
+    assert len(ledger.keeps) == 0
+    assert ledger.add(record("d")).evicted == (A,)
+
+
+def test_a_later_wish_never_shortens_an_earlier_one() -> None:
+    ledger = filled(ledger_with_room_for(30), "a")
+    ledger.keeps.keep([A], until=9.0)
+    ledger.keeps.keep([A], until=5.0)
+    ledger.keeps.expire(6.0)
+    assert A in ledger.keeps
+
+
+def test_wishes_are_bounded() -> None:
+    keeps = Keeps()
+    keeps.keep([segment_id(str(n)) for n in range(MOST_KEPT + 5)], until=1.0)
+    assert len(keeps) == MOST_KEPT
+    assert segment_id("4") not in keeps
+    assert segment_id("5") in keeps

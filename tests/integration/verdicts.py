@@ -1,0 +1,59 @@
+"""What must hold of the answers to requests that were under way when something died."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.integration.load import Answer, Load, Outcome, Prompt, Sent
+from tests.integration.sure_prompts import longer
+
+LONG_TOKENS = 160
+BEGIN_SECONDS = 60
+
+
+def assert_complete(answers: Sequence[Answer]) -> None:
+    """All of them have been answered, rightly."""
+    assert [answer for answer in answers if answer.outcome is not Outcome.COMPLETE] == []
+    assert_right(answers)
+
+
+def assert_right(answers: Sequence[Answer]) -> None:
+    """No token of any is wrong."""
+    assert [answer for answer in answers if not answer.is_right] == []
+
+
+def assert_lost_cleanly(answers: Sequence[Answer], lost: str) -> None:
+    """Those that are not complete had begun on the lost replica, and say so."""
+    assert_right(answers)
+    for answer in answers:
+        if answer.outcome is not Outcome.COMPLETE:
+            assert (answer.outcome, answer.detail) == (Outcome.ERROR_EVENT, "replica_lost"), answer
+            assert answer.replica == lost
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """For each replica a stream that has begun, and a request of whose answer nothing is out."""
+
+    streamed: list[Sent]
+    whole: list[Sent]
+
+    @staticmethod
+    def on(replicas: Sequence[str], load: Load, prompt: Prompt) -> UnderWay:
+        """Have them so."""
+        streamed = [load.send(longer(prompt, LONG_TOKENS, at, stream=True)) for at in replicas]
+        whole = [load.send(longer(prompt, LONG_TOKENS, at, stream=False)) for at in replicas]
+        for sent in streamed:
+            assert sent.begun.wait(BEGIN_SECONDS)
+        assert not any(sent.begun.is_set() for sent in whole)
+        return UnderWay(streamed, whole)
+
+    def assert_taken_over_from(self, lost: str) -> None:
+        """The stream there ended with an error, the other request was answered by another."""
+        begun = [sent.answer() for sent in self.streamed]
+        whole = [sent.answer() for sent in self.whole]
+        assert_lost_cleanly(begun, lost)
+        assert [a.prompt.replica for a in begun if a.outcome is not Outcome.COMPLETE] == [lost]
+        assert_complete(whole)
+        assert lost not in {answer.replica for answer in whole}

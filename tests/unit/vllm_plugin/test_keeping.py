@@ -1,0 +1,67 @@
+"""A request's `ttl`: what it reads and leaves outlives what others use, for a while."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fakes.engine import FakeEngine
+from tests.fakes.segments import random_tokens
+
+MINE = random_tokens(400, seed=1)
+QUESTION = random_tokens(60, seed=2)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def engine(clock: Clock) -> FakeEngine:
+    """Room for about three prompts."""
+    return FakeEngine(clock=clock, store={"bytes": 1400 * 4})
+
+
+def others(engine: FakeEngine) -> None:
+    """Traffic that would fill the store twice."""
+    for seed in range(10, 16):
+        engine.run(random_tokens(400, seed=seed), reuse="exact")
+
+
+def reused(engine: FakeEngine) -> int:
+    return engine.run([*random_tokens(40, seed=99), *MINE, *QUESTION], publish=False).reused_tokens
+
+
+def test_without_it_what_is_not_used_leaves(engine: FakeEngine) -> None:
+    engine.run(MINE, reuse="exact")
+    others(engine)
+    assert reused(engine) == 0
+
+
+def test_with_it_the_prompt_is_still_there(engine: FakeEngine, clock: Clock) -> None:
+    engine.run(MINE, reuse="exact", ttl=30)
+    clock.now += 29
+    others(engine)
+    assert reused(engine) > 0.9 * len(MINE)
+
+
+def test_it_ends_by_itself(engine: FakeEngine, clock: Clock) -> None:
+    engine.run(MINE, reuse="exact", ttl=30)
+    clock.now += 31
+    others(engine)
+    assert reused(engine) == 0
+
+
+def test_zero_ends_it_at_once(engine: FakeEngine) -> None:
+    engine.run(MINE, reuse="exact", ttl=30)
+    engine.run(MINE, reuse="exact", ttl=0)
+    others(engine)
+    assert reused(engine) == 0
+    assert engine.half.gauges()["kept_segments"] == 0
