@@ -29,6 +29,7 @@ from raysparsex.errors import InvalidRequest
 from raysparsex.segment.trust_scope import TrustScope
 
 from .delivery import Delivery
+from .hints import SESSION_HEADER, Programs, heed, hints_of
 from .metrics import page
 from .openai_errors import RequestRefused, install_handlers, refusal_response, refused_by_engine
 from .prompt_router import REPLICA_HEADER
@@ -61,6 +62,7 @@ class ReuseIngress(OpenAiIngress):
         """`routing`: None where Ray Serve chooses replicas by itself."""
         super().__init__(llm_deployments, model_cards)
         self._routing = SegmentRouting(routing) if routing else None
+        self._programs = Programs()
 
     async def check_health(self) -> None:
         """Ray Serve asks before it sends the first request, and every few seconds from then on."""
@@ -86,11 +88,21 @@ class ReuseIngress(OpenAiIngress):
         params = _check(body)
         tenant = raw_request.state.tenant if raw_request else ANYBODY
         _bind_to(tenant, body, params)
+        self._heed_hints(tenant, body, raw_request)
         response: Response = await super()._process_llm_request(body, call_method, raw_request)
         delivery = getattr(raw_request.state, "delivery", None) if raw_request else None
         if delivery is not None and delivery.replica is not None:
             response.headers[REPLICA_HEADER] = delivery.replica
         return response
+
+    def _heed_hints(self, tenant: Tenant, body: Any, raw_request: Request | None) -> None:
+        headers = raw_request.headers if raw_request else {}
+        try:
+            hints = hints_of(body)
+        except InvalidRequest as error:
+            raise RequestRefused(400, str(error), error.field, "invalid_value") from error
+        heed(hints, body)
+        body.priority = self._programs.priority(tenant.name, headers.get(SESSION_HEADER), hints)
 
     async def _get_model_id(self, model: str | None) -> str:
         known = ", ".join(self._model_cards)
@@ -117,9 +129,12 @@ class ReuseIngress(OpenAiIngress):
         if raw_request is not None:
             raw_request.state.delivery = delivery
         streams = bool(getattr(body, "stream", False))
-        async with aclosing(delivery.answer(prompt, streams, asked)) as responses:
-            async for response in responses:
-                yield response
+        try:
+            async with aclosing(delivery.answer(prompt, streams, asked)) as responses:
+                async for response in responses:
+                    yield response
+        except InvalidRequest as error:
+            raise RequestRefused(400, str(error), error.field, "invalid_value") from error
 
     def _handle(self) -> Any:
         return next(iter(self._default_serve_handles.values())).options(stream=False)

@@ -46,8 +46,8 @@ REPORT_POLLS = 50
 REPORT_POLL_SECONDS = 0.005
 SHADOW = "raysparsex-shadow-"
 """How the ids of shadow requests begin; those of users begin with `chatcmpl-` or `cmpl-`."""
-USERS_PRIORITY, SHADOWS_PRIORITY = 0, 1
-"""vLLM takes the lower number first, and preempts the higher one first."""
+SHADOWS_PRIORITY = 1 << 51
+"""Behind all users: vLLM takes the lower number first, and preempts the higher one first."""
 QUIET_KV_USAGE = 0.8
 
 
@@ -149,8 +149,8 @@ class ReuseLLM(AsyncLLM):
     async def generate(
         self, prompt: Any, sampling_params: SamplingParams, request_id: str, **more: Any
     ) -> AsyncGenerator[RequestOutput, None]:
-        # A client must not get ahead of others, nor behind the shadows.
-        more["priority"] = USERS_PRIORITY
+        # The ingress has set it (`hints.Programs`); a client cannot.
+        more["priority"] = min(max(more.get("priority") or 0, 0), SHADOWS_PRIORITY - 1)
         gated = self.gatekeeper.admit(prompt, sampling_params, more.get("lora_request"))
         sampling = gated.sampling if gated else sampling_params
         answers = super().generate(prompt, sampling, request_id, **more)
