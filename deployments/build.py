@@ -22,6 +22,7 @@ from raysparsex.routing.copies import CopyRule
 from raysparsex.routing.ray_router import SegmentRouter
 
 from .autoscaling import LoadPolicy
+from .graph_server import GraphServer, load_graph
 from .ingress import ReuseIngress, model_cards, with_routes
 from .llm_replica import LocalModelCallback, ReuseServer
 from .registry_service import RegistrySettings
@@ -67,7 +68,35 @@ def build_app(settings: Settings, retry_failed_start: bool = True) -> Applicatio
         llm_deployments={config.model_id: server},
         model_cards=model_cards(config),
         routing=_routing(settings, config, tenants),
+        graph_names=tuple(settings.graphs.serve),
+        graphs=_graphs(settings),
     )
+
+
+def _graphs(settings: Settings) -> Application | None:
+    """The deployment of the agent graphs; None: there are none."""
+    places = settings.graphs.serve
+    if not places:
+        return None
+    for place in places.values():
+        load_graph(place)  # a wrong one is told before anything starts
+    paths = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    environment = {"PYTHONPATH": os.pathsep.join(dict.fromkeys([_root(), *paths]))}
+    given = ("OPENAI_BASE_URL", "OPENAI_API_KEY")
+    environment |= {name: os.environ[name] for name in given if name in os.environ}
+    deployment = serve.deployment(
+        GraphServer,
+        name="graphs",
+        max_ongoing_requests=1000,
+        ray_actor_options={
+            "num_cpus": INGRESS_CPUS,
+            "runtime_env": {"env_vars": environment},
+        },
+    )
+    host = "127.0.0.1" if settings.server.host in ("0.0.0.0", "::") else settings.server.host
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}/v1"
+    bound: Application = deployment.bind(places, url)
+    return bound
 
 
 def llm_config(settings: Settings, on_gpu: bool) -> LLMConfig:
@@ -216,8 +245,7 @@ def _process_environment(settings: Settings, on_gpu: bool) -> dict[str, str]:
     refuses machines with two CPUs when a connector is set: threads are therefore set here.
     """
     source = model_source(settings)
-    root = str(Path(raysparsex.__file__).parent.parent)
-    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    paths = [_root(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     cpus = len(os.sched_getaffinity(0))
     threads = settings.engine.threads or max(1, cpus // settings.engine.replicas)
     environment = {
@@ -233,6 +261,10 @@ def _process_environment(settings: Settings, on_gpu: bool) -> dict[str, str]:
         # Even when eager, vLLM compiles some functions on first use: 15 s for the first logprobs.
         environment["TORCHDYNAMO_DISABLE"] = "1"
     return environment
+
+
+def _root() -> str:
+    return str(Path(raysparsex.__file__).parent.parent)
 
 
 def _is_on_gpu(engine: EngineConfig) -> bool:

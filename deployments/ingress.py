@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Body, Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from ray.llm._internal.common.errors import VLLM_CLIENT_ERRORS
 from ray.llm._internal.serve.core.configs.openai_api_models import (
@@ -29,6 +29,7 @@ from raysparsex.errors import InvalidRequest
 from raysparsex.segment.trust_scope import TrustScope
 
 from .delivery import Delivery
+from .graph_routes import GraphRoutes
 from .hints import SESSION_HEADER, Programs, heed, hints_of
 from .metrics import page
 from .openai_errors import RequestRefused, install_handlers, refusal_response, refused_by_engine
@@ -42,9 +43,14 @@ ENDPOINTS: dict[str, Callable[[FastAPI], Any]] = {
     "engine_facts": lambda app: app.get("/raysparsex/engine"),
     "routing_facts": lambda app: app.get("/raysparsex/routing"),
     "metrics": lambda app: app.get("/metrics"),
+    "graphs": lambda app: app.get("/v1/graphs"),
+    "invoke_graph": lambda app: app.post("/v1/graphs/{name}/invoke"),
+    "stream_graph": lambda app: app.post("/v1/graphs/{name}/stream"),
+    "graph_thread": lambda app: app.get("/v1/graphs/{name}/threads/{thread_id:path}"),
 }
 
 
+_ANY = Body()
 GENERATING = (CallMethod.CHAT.value, CallMethod.COMPLETIONS.value)
 OPEN_PATHS = ("/metrics",)
 """Asked without a key: a page that names no tenant and no text."""
@@ -58,11 +64,14 @@ class ReuseIngress(OpenAiIngress):
         llm_deployments: dict[str, Any],
         model_cards: dict[str, Any],
         routing: RoutingSetup | None = None,
+        graph_names: tuple[str, ...] = (),
+        graphs: Any = None,
     ) -> None:
-        """`routing`: None where Ray Serve chooses replicas by itself."""
+        """`routing`: None where Ray Serve chooses by itself. `graphs`: their deployment."""
         super().__init__(llm_deployments, model_cards)
         self._routing = SegmentRouting(routing) if routing else None
         self._programs = Programs()
+        self._graphs = GraphRoutes(graph_names, graphs)
 
     async def check_health(self) -> None:
         """Ray Serve asks before it sends the first request, and every few seconds from then on."""
@@ -81,6 +90,22 @@ class ReuseIngress(OpenAiIngress):
     async def metrics(self) -> Response:
         """The Prometheus page of the whole deployment."""
         return PlainTextResponse(await page())
+
+    async def graphs(self) -> Response:
+        """The agent graphs that are offered."""
+        return await self._graphs.list()
+
+    async def invoke_graph(self, name: str, request: Request, body: Any = _ANY) -> Response:
+        """Run an agent graph to its end, or to an interrupt."""
+        return await self._graphs.invoke(name, body, request.state.tenant)
+
+    async def stream_graph(self, name: str, request: Request, body: Any = _ANY) -> Response:
+        """Run an agent graph, and tell what happens."""
+        return await self._graphs.stream(name, body, request.state.tenant)
+
+    async def graph_thread(self, name: str, thread_id: str, request: Request) -> Response:
+        """One thread of an agent graph as it is now."""
+        return await self._graphs.state(name, thread_id, request.state.tenant)
 
     async def _process_llm_request(
         self, body: Any, call_method: str, raw_request: Request | None = None

@@ -27,6 +27,7 @@ from raysparsex.config import (
 )
 from raysparsex.errors import InvalidConfig
 
+from .graphs_config import GraphsConfig
 from .routing_config import RoutingConfig
 from .tenants_config import TenantsConfig
 
@@ -114,6 +115,7 @@ class Settings(_Section):
     gate: GateConfig = GateConfig()
     tenants: TenantsConfig = TenantsConfig()
     routing: RoutingConfig = RoutingConfig()
+    graphs: GraphsConfig = GraphsConfig()
 
     @property
     def shares(self) -> bool:
