@@ -5,6 +5,7 @@ Knows no graph: a place is the text `module:attribute`, and what stands there is
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any
 
@@ -15,7 +16,9 @@ _PLACE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def _places(value: Any) -> Any:
-    """From an environment variable: name=module:attribute, with commas between."""
+    """From an environment variable: name=module:attribute, with commas between; or JSON."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        value = json.loads(value)
     if isinstance(value, str):
         pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
         value = {name.strip(): place.strip() for name, _, place in pairs}
