@@ -239,9 +239,12 @@ class ReuseLLM(AsyncLLM):
         """What a router needs to name and price segments as this engine does; see PromptFacts."""
         config, shape = self.vllm_config, shape_of(self.vllm_config)
         transfer = config.kv_transfer_config
-        known = calibrated(config, parse_settings(transfer.kv_connector_extra_config))
+        settings = parse_settings(transfer.kv_connector_extra_config)
+        known = calibrated(config, settings)
         correction = known.correction or safe_correction(shape.layers)
+        deepest, bounds = settings.reuse.max_depth, known.bounds
         return {
+            "max_depth": min(deepest, bounds.depth) if bounds else deepest,
             "fingerprint": fingerprint_of(config),
             "special_tokens": special_tokens_of(config).tolist(),
             "correction_share": correction_share(shape, correction),

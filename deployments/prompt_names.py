@@ -29,6 +29,8 @@ class PromptFacts(NamedTuple):
     special_tokens: Sequence[int]
     correction_share: float
     """Compute of a reused token over that of a new one."""
+    max_depth: int
+    """Segments as deep as this are not reused."""
 
 
 class PromptNames:

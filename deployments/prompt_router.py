@@ -85,9 +85,11 @@ class PromptRouter:
         self._latest: dict[HolderId, float] = {}
         """When each replica's latest first token came."""
 
-    def price_correction(self, share: float) -> None:
-        """What the model's replicas say a reused token costs."""
-        self._pricing = replace(self._pricing, correction_share=share)
+    def price(self, correction_share: float, max_depth: int) -> None:
+        """What the model's replicas say a reused token costs, and what they reuse at all."""
+        self._pricing = replace(
+            self._pricing, correction_share=correction_share, max_depth=max_depth
+        )
 
     def hear(self, transfer: Transferred) -> None:
         """Some replica fetched segments."""

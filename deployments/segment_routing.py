@@ -81,4 +81,4 @@ class SegmentRouting:
             logger.info("no replica tells about the model yet: %s", problem)
             return
         self._names.learn(facts)
-        self.router.price_correction(facts.correction_share)
+        self.router.price(facts.correction_share, facts.max_depth)

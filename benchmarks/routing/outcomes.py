@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from benchmarks.quality.statistics import RESAMPLES, Difference, Interval
+from benchmarks.routing.configurations import REPLICAS
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def summary(row: Measured, answers: Sequence[str], stock: Measured | None) -> di
         "degraded_share": _share(requests, "degraded"),
         "routing": routing,
         "replicas": row.replicas,
-        "imbalance": imbalance(row.replicas),
+        "imbalance": imbalance(row.replicas, REPLICAS),
         "right": sum(map(_is_right, outcomes, answers)) / len(outcomes),
         "as_stock": _agreement(row, stock) if stock else None,
         "fallbacks": dict(Counter(one.fallback for one in outcomes if one.fallback)),
@@ -124,11 +125,14 @@ def relative_difference(ours: Sequence[float], theirs: Sequence[float], seed: in
     return Difference(float(mean[0] / mean[1] - 1), Interval(float(low), float(high)))
 
 
-def imbalance(replicas: Mapping[str, int]) -> float | None:
-    """Requests of the busiest replica over the mean; None if not known."""
+def imbalance(replicas: Mapping[str, int], there: int) -> float | None:
+    """Requests of the busiest replica over the mean; None if not known.
+
+    There may be more replicas than those that answered: one without a request tells no count.
+    """
     if not replicas:
         return None
-    return max(replicas.values()) * len(replicas) / sum(replicas.values())
+    return max(replicas.values()) * there / sum(replicas.values())
 
 
 def _mean(measure: Callable[[Outcome], float], outcomes: Sequence[Outcome]) -> float:

@@ -36,8 +36,10 @@ def complete(
 
 async def measure(url: str, workload: Workload, step: Callable[[], object]) -> Measured:
     """Send all requests to a server that has just started."""
+    # A kept connection may be closed by the server just as the next request is sent.
+    fresh = aiohttp.TCPConnector(force_close=True)
     try:
-        async with aiohttp.ClientSession(timeout=PATIENCE) as session:
+        async with aiohttp.ClientSession(timeout=PATIENCE, connector=fresh) as session:
             return await _measure(AgentClient(url, session), workload, step)
     except aiohttp.ClientError as problem:
         raise ServerProblem(f"{url}: {problem!r}") from problem

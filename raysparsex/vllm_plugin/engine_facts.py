@@ -32,6 +32,13 @@ class EngineFacts:
     unfit: str | None = None
     """Why the profile does not fit the model: everything is then served exactly."""
 
+    def deepest(self, configured: int) -> int:
+        """How deep values may be: as configured, and no deeper than was calibrated.
+
+        So that of a prompt the deep segments are left out, and not all of it goes exact.
+        """
+        return min(configured, self.calibrated.depth) if self.calibrated else configured
+
 
 class Blocks(Protocol):
     """What the scheduler half asks of vLLM's block manager."""

@@ -29,14 +29,15 @@ class RequestPlanner:
         self._find = find
         self._public = SegmentHasher(facts.fingerprint, PUBLIC_SALT)
         reuse = settings.reuse
+        self.max_depth = facts.deepest(reuse.max_depth)
+        """Nothing as deep as this is reused, nor left to others."""
         self._limits = PlanLimits(reuse.min_reused_tokens, reuse.min_reused_share)
 
     def plan(self, tracked: TrackedRequest) -> ReusePlan | None:
         """The plan of a request whose prefix hit is known; None: nothing worth reusing."""
-        reuse = self._settings.reuse
         if not tracked.may_reuse:
             return None
-        if tracked.prefix_depth >= reuse.max_depth:
+        if tracked.prefix_depth >= self.max_depth:
             return None
         prompt = self.segments(tracked)
         coverage = find_coverage(
@@ -47,7 +48,7 @@ class RequestPlanner:
             first=tracked.prefix_tokens,
             last=len(prompt.tokens) - 1,
             min_tokens=self._settings.segment.min_tokens,
-            max_depth=reuse.max_depth,
+            max_depth=self.max_depth,
         )
         return make_plan(
             prompt_tokens=len(prompt.tokens),

@@ -138,7 +138,7 @@ class SchedulerHalf:
         """Hold segments of shared stores, and have them fetched."""
         self.counters.silent_lookups += found.silent
         for record in found.records.values():
-            if record.depth < self._settings.reuse.max_depth:
+            if record.depth < self._planner.max_depth:
                 self._orders.drop += self.ledger.add(record).evicted
         # Where the store is small, later ones evict earlier ones.
         for record in filter(lambda r: self.ledger.find(r.id) is r, found.records.values()):
@@ -344,7 +344,7 @@ class SchedulerHalf:
 
     def _is_of_use(self, tracked: TrackedRequest) -> bool:
         """Whether others may and could reuse what this request computes."""
-        return tracked.publishes and tracked.depth < self._settings.reuse.max_depth
+        return tracked.publishes and tracked.depth < self._planner.max_depth
 
     def _queue_rest(self, tracked: TrackedRequest) -> bool:
         """Queue what a finished request has not published; whether anything is queued of it."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from raysparsex.config import ReuseSettings, parse_settings
 from raysparsex.ids import BlockId, ModelFingerprint, RequestId
+from raysparsex.plan.calibrated_bounds import CalibratedBounds
 from raysparsex.plan.compute_share import LayerShape
 from raysparsex.vllm_plugin.engine_facts import EngineFacts
 from raysparsex.vllm_plugin.metadata import StepOrders
@@ -101,6 +102,7 @@ class FakeEngine:
         block: int = BLOCK,
         lookup: SharedLookup | None = None,
         clock: Callable[[], float] = time.monotonic,
+        calibrated: CalibratedBounds | None = None,
         **settings: Any,
     ) -> None:
         self.block = block
@@ -112,6 +114,7 @@ class FakeEngine:
             shape=LayerShape(8, 0.2),
             block_size=block,
             bytes_per_token=bytes_per_token,
+            calibrated=calibrated,
         )
         self.half = SchedulerHalf(self.settings, facts, self.blocks, lookup, clock)
         self.stored: set[bytes] = set()

@@ -72,8 +72,9 @@ def test_what_a_router_does_not_tell_is_not_told() -> None:
 
 
 def test_imbalance_counts_replicas_that_got_nothing_to_do() -> None:
-    assert imbalance({"a": 4, "b": 4}) == 1.0
-    assert imbalance({"a": 8, "b": 0}) == 2.0
+    assert imbalance({"a": 4, "b": 4}, 2) == 1.0
+    assert imbalance({"a": 8}, 2) == 2.0
+    assert imbalance({}, 2) is None
 
 
 def test_a_relative_difference_is_that_of_a_slow_bootstrap() -> None:
