@@ -29,13 +29,14 @@ def ask(actor: str, method: str) -> Any:
 
 def main() -> None:
     """Answer until stdin ends."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # Ray prints what dies around it
     ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
     for line in sys.stdin:
         try:
             answer = {"value": ask(**json.loads(line))}
         except Exception as problem:
             answer = {"error": f"{type(problem).__name__}: {problem}"}
-        print(json.dumps(answer, default=str), flush=True)
+        print(json.dumps(answer, default=str), file=answers, flush=True)
 
 
 if __name__ == "__main__":

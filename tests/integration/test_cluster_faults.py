@@ -6,12 +6,13 @@ others are asked for again or end with an error event, and the service mends its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.load import Answer, Load, Outcome, Prompt
-from tests.integration.sure_prompts import longer, sure_prompts
+from tests.integration.load import Load, Prompt
+from tests.integration.sure_prompts import sure_prompts
+from tests.integration.verdicts import UnderWay, assert_complete, assert_lost_cleanly
 from tests.integration.watched_cluster import (
     ENGINE,
     REGISTRY,
@@ -25,8 +26,7 @@ from tests.integration.watched_cluster import (
 pytestmark = pytest.mark.timeout(600)
 
 STREAMS = 16
-UNDER_WAY_TOKENS = 200
-"""Of requests that are certain to be under way when something dies."""
+Kinds = dict[str, list[Prompt]]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def cluster() -> Iterator[WatchedCluster]:
 
 
 @pytest.fixture(scope="module")
-def kinds(cluster: WatchedCluster) -> dict[str, list[Prompt]]:
+def kinds(cluster: WatchedCluster) -> Kinds:
     server = cluster.server
     kinds = sure_prompts(server.base_url, server.model, salt="faults")
     assert min(map(len, kinds.values())) >= STREAMS
@@ -44,12 +44,12 @@ def kinds(cluster: WatchedCluster) -> dict[str, list[Prompt]]:
 
 
 @pytest.fixture
-def load(cluster: WatchedCluster, kinds: dict[str, list[Prompt]]) -> Load:
+def load(cluster: WatchedCluster, kinds: Kinds) -> Load:
     return Load(cluster.server.base_url, [p for kind in kinds.values() for p in kind], STREAMS)
 
 
 def test_answers_are_right_and_built_on_reuse_as_long_as_nothing_dies(
-    cluster: WatchedCluster, kinds: dict[str, list[Prompt]], load: Load
+    cluster: WatchedCluster, kinds: Kinds, load: Load
 ) -> None:
     with load:
         load.wait_for_answers(4 * STREAMS)
@@ -63,32 +63,19 @@ def test_answers_are_right_and_built_on_reuse_as_long_as_nothing_dies(
 
 @pytest.mark.parametrize("part", [ENGINE, REPLICA], ids=["engine", "replica"])
 def test_the_other_replica_takes_over_from_one_that_is_killed(
-    cluster: WatchedCluster, kinds: dict[str, list[Prompt]], load: Load, part: str
+    cluster: WatchedCluster, kinds: Kinds, load: Load, part: str
 ) -> None:
     replicas, retries = cluster.replicas, cluster.routing()["retries"]
     with load:
         load.wait_for_answers(STREAMS)
-        long = kinds["exact"][0]
-        streamed = [load.send(longer(long, UNDER_WAY_TOKENS, at, True)) for at in replicas]
-        whole = [load.send(longer(long, UNDER_WAY_TOKENS, at, False)) for at in replicas]
-        for sent in streamed:
-            assert sent.begun.wait(60)
+        under_way = UnderWay.on(replicas, load, kinds["exact"][0])
         cluster.kill(part)
         load.wait_for_answers(2 * STREAMS)
-        begun = [sent.answer() for sent in streamed]
-        unsaid = [sent.answer() for sent in whole]
     cluster.wait_until_whole()
     (lost,) = set(replicas) - set(cluster.replicas)
-
-    assert_right([*load.answers, *begun, *unsaid])
-    assert_complete(unsaid)
-    assert lost not in {answer.replica for answer in unsaid}
+    under_way.assert_taken_over_from(lost)
+    assert_lost_cleanly(load.answers, lost)
     assert cluster.routing()["retries"] > retries
-    assert [a.prompt.replica for a in begun if a.outcome is not Outcome.COMPLETE] == [lost]
-    for answer in [*load.answers, *begun]:
-        if answer.outcome is not Outcome.COMPLETE:
-            assert (answer.outcome, answer.detail) == (Outcome.ERROR_EVENT, "replica_lost"), answer
-            assert answer.replica == lost
 
 
 @pytest.mark.parametrize(("actor", "part"), [("registry", REGISTRY), ("store", STORE)])
@@ -104,12 +91,3 @@ def test_no_request_misses_an_actor_that_is_killed(
     assert_complete(load.answers)
     wait_for(lambda: None if cluster.life(actor) not in (life, None) else f"{actor} is as it was")
     cluster.wait_until_whole()
-
-
-def assert_complete(answers: Sequence[Answer]) -> None:
-    assert [answer for answer in answers if answer.outcome is not Outcome.COMPLETE] == []
-    assert_right(answers)
-
-
-def assert_right(answers: Sequence[Answer]) -> None:
-    assert [answer for answer in answers if not answer.is_right] == []

@@ -1,9 +1,13 @@
-"""Two Ray nodes, a replica on each: segments come over, and one node is killed with all it has."""
+"""Two Ray nodes, a replica on each: segments come over, one node is killed with all it has, and at
+last an object store is full, with no room on disk.
+"""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import psutil
@@ -11,7 +15,7 @@ import pytest
 
 from tests.integration.load import Load, Prompt
 from tests.integration.sure_prompts import sure_prompts
-from tests.integration.verdicts import UnderWay, assert_lost_cleanly
+from tests.integration.verdicts import UnderWay, assert_complete, assert_lost_cleanly
 from tests.integration.watched_cluster import (
     DOCUMENT_TOKENS,
     ENOUGH_REUSED,
@@ -26,11 +30,24 @@ STREAMS = 16
 SECONDS_TO_FORGET = 30
 """Ray calls a silent node dead after about fifteen seconds."""
 FETCHED = "ray_vllm_raysparsex_fetched_tokens_total"
+EVICTED = "ray_vllm_raysparsex_evicted_segments_total"
+STORE = "ray_raysparsex_node_store"
+DISK_BYTES = 16 << 20
+BUDGETS = {
+    "STORE__NODE_BYTES": str(256 << 20),
+    "STORE__DISK_BYTES": str(DISK_BYTES),
+    "STORE__BYTES": str(24 << 20),
+}
+"""Nodes' stores that are to hold more than there is room for, and little in the engines."""
+FILL_TOKENS = 1500
+MOST_FILLS = 40
+FEW_STREAMS = 4
+SEVERAL = 10
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[WatchedCluster]:
-    with watched_cluster({}, "tests.integration.two_nodes", nodes=2) as cluster:
+    with watched_cluster(BUDGETS, "tests.integration.two_nodes", nodes=2) as cluster:
         yield cluster
 
 
@@ -41,14 +58,8 @@ def prompts(cluster: WatchedCluster) -> dict[str, list[Prompt]]:
 
 def test_what_one_node_computed_is_fetched_by_the_other(cluster: WatchedCluster) -> None:
     cluster.wait_until_whole()  # a document is reused in both directions
-
-    def is_counted() -> str | None:
-        page = httpx.get(f"{cluster.server.root}/metrics", timeout=30).text
-        lines = [line for line in page.splitlines() if line.startswith(FETCHED)]
-        remote = sum(float(line.split()[-1]) for line in lines if 'source="remote"' in line)
-        return None if remote >= 2 * ENOUGH_REUSED * DOCUMENT_TOKENS else "\n".join(lines)
-
-    wait_for(is_counted)
+    least = 2 * ENOUGH_REUSED * DOCUMENT_TOKENS
+    wait_for(partial(counted, cluster, FETCHED, 'source="remote"', least))
 
 
 def test_the_other_node_takes_over_from_one_that_is_killed(
@@ -68,6 +79,41 @@ def test_the_other_node_takes_over_from_one_that_is_killed(
     assert_lost_cleanly(load.answers, lost)
     cluster.command.process.send_signal(signal.SIGUSR1)  # a new node joins
     cluster.wait_until_whole()
+
+
+def test_a_full_object_store_and_a_full_share_of_the_disk_stop_nothing(
+    cluster: WatchedCluster, prompts: dict[str, list[Prompt]]
+) -> None:
+    everything = [prompt for kind in prompts.values() for prompt in kind]
+    with (
+        Load(cluster.server.base_url, everything, FEW_STREAMS) as load,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        for _ in range(MOST_FILLS):
+            list(pool.map(partial(cluster.compute, FILL_TOKENS), cluster.replicas))
+            if cluster.actors.ask("store", "gauges")["evictions"] >= SEVERAL:
+                break
+        load.wait_for_answers(STREAMS)
+    assert_complete(load.answers)
+    wait_for(lambda: fits(cluster))
+    for metric, label in ((STORE, 'figure="evictions"'), (EVICTED, "")):
+        wait_for(partial(counted, cluster, metric, label, SEVERAL))
+    cluster.wait_until_whole()
+
+
+def fits(cluster: WatchedCluster) -> str | None:
+    """What the store has on disk is within its budget."""
+    held = cluster.actors.ask("store", "gauges")
+    assert held["evictions"] >= SEVERAL, held
+    return None if 0 < held["spilled_bytes"] <= DISK_BYTES else str(held)
+
+
+def counted(cluster: WatchedCluster, metric: str, label: str, least: float) -> str | None:
+    """The metrics page has come to say so."""
+    page = httpx.get(f"{cluster.server.root}/metrics", timeout=30).text
+    lines = [line for line in page.splitlines() if line.startswith(f"{metric}{{")]
+    value = sum(float(line.split()[-1]) for line in lines if label in line)
+    return None if value >= least else f"{metric} {label}: {lines}"
 
 
 def forgotten(cluster: WatchedCluster) -> str | None:

@@ -27,15 +27,15 @@ from deployments.build import INGRESS_CPUS, REPLICA_CPUS, build_app
 from deployments.process_tree import adopt_orphans, end_descendants
 from deployments.settings import Settings, load_settings, model_id
 
-OBJECT_STORE_BYTES = 100 << 20
-SPARE_CPUS = REPLICA_CPUS / 2
-"""Too few for one more replica."""
+OBJECT_STORE_BYTES = 80 << 20
+HEAD_CPUS = INGRESS_CPUS + 2 * REPLICA_CPUS + INGRESS_CPUS / 2
+"""What the head node has for its share (a replica is an actor with a bundle), and too little for
+anything more."""
 STOP_SECONDS = 8.0
 
 
 def main() -> None:
     """Serve until SIGINT."""
-    adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="raysparsex-", ignore_cleanup_errors=True) as folder:
         try:
             _serve(load_settings(), folder)
@@ -43,6 +43,7 @@ def main() -> None:
             pass
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            adopt_orphans()  # not before: a worker of a dead raylet ends when it is init's child
             end_descendants(STOP_SECONDS)
     os._exit(0)
 
@@ -57,7 +58,7 @@ def _serve(settings: Settings, folder: str) -> None:
     def add_node() -> None:
         cluster.add_node(**size, node_ip_address=next(addresses))
 
-    placement_group([{"CPU": 1 - INGRESS_CPUS - REPLICA_CPUS - SPARE_CPUS}]).wait()
+    placement_group([{"CPU": 1 - HEAD_CPUS}]).wait()
     threading.Thread(target=_when_head_is_full, args=[add_node], daemon=True).start()
     options: dict[str, Any] = {"host": settings.server.host, "port": settings.server.port}
     serve.start(http_options=options, proxy_location="HeadOnly")
@@ -68,7 +69,7 @@ def _serve(settings: Settings, folder: str) -> None:
 
 
 def _when_head_is_full(then: Callable[[], None]) -> None:
-    while ray.available_resources().get("CPU", 0.0) >= REPLICA_CPUS:
+    while ray.available_resources().get("CPU", 0.0) >= INGRESS_CPUS:
         time.sleep(0.1)
     then()
 

@@ -91,6 +91,10 @@ class WatchedCluster:
         """SIGKILL to the first of them."""
         self.processes(title)[0].kill()
 
+    def compute(self, tokens: int, replica: str) -> None:
+        """Have a prompt computed that nobody has seen."""
+        self._ask(self._tokens(tokens), replica, {"reuse": "exact"})
+
     def life(self, actor: str) -> str | None:
         """Which life of an actor this is; None: it does not answer."""
         try:
