@@ -6,7 +6,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-CODE := raysparsex deployments training examples benchmarks tests
+CODE := raysparsex deployments agents training examples benchmarks tests
 
 setup: $(INSTALLED)
 

@@ -31,7 +31,7 @@ OBJECT_STORE_BYTES = 80 << 20
 HEAD_CPUS = INGRESS_CPUS + 2 * REPLICA_CPUS + INGRESS_CPUS / 2
 """What the head node has for its share (a replica is an actor with a bundle), and too little for
 anything more."""
-STOP_SECONDS = 8.0
+STOP_SECONDS = 5.0
 
 
 def main() -> None:

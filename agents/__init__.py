@@ -1,0 +1,131 @@
+"""Agent graphs: describe agents once, and the graph makes serving faster.
+
+Graphs are in LangGraph's words, tools and handoffs in those of the OpenAI Agents SDK. Importing
+this package loads no client; agents load theirs when they are first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .checkpoints import (
+    Checkpointer,
+    MemoryCheckpointer,
+    PostgresCheckpointer,
+    SqliteCheckpointer,
+    open_checkpointer,
+)
+from .commands import END, START, Command, Interrupt, Send, interrupt
+from .compiled import CompiledGraph, RunConfig, StateSnapshot
+from .context import RunContext, RunEvent, current_run
+from .errors import (
+    CheckpointError,
+    DuplicateNode,
+    GraphError,
+    InvalidGraph,
+    InvalidState,
+    NodeFailed,
+    NodeTimeout,
+    NothingToResume,
+    NotSerialisable,
+    NoWayToEnd,
+    ParallelWriteError,
+    ReducerFailed,
+    ReservedName,
+    StateError,
+    StepLimitError,
+    ThreadBusy,
+    UnknownKey,
+    UnknownNode,
+    UnknownThread,
+    UnreachableNode,
+)
+from .graph import Graph
+from .retry import RetryPolicy
+from .state import append_messages
+from .stream import MessageChunk, StreamMode
+from .sync import run
+
+if TYPE_CHECKING:
+    from .agent import Agent
+    from .client import Client
+    from .handoff import Handoff
+    from .messages import Document, Message
+    from .policy import Role
+    from .report import RunReport
+    from .tools import Tool, function_tool
+
+_LATER = {
+    "Agent": "agent",
+    "Client": "client",
+    "Document": "messages",
+    "Handoff": "handoff",
+    "Message": "messages",
+    "Role": "policy",
+    "RunReport": "report",
+    "Tool": "tools",
+    "function_tool": "tools",
+}
+"""Names whose modules are loaded when they are first used."""
+
+__all__ = [
+    "END",
+    "START",
+    "Agent",
+    "CheckpointError",
+    "Checkpointer",
+    "Client",
+    "Command",
+    "CompiledGraph",
+    "Document",
+    "DuplicateNode",
+    "Graph",
+    "GraphError",
+    "Handoff",
+    "Interrupt",
+    "InvalidGraph",
+    "InvalidState",
+    "MemoryCheckpointer",
+    "Message",
+    "MessageChunk",
+    "NoWayToEnd",
+    "NodeFailed",
+    "NodeTimeout",
+    "NotSerialisable",
+    "NothingToResume",
+    "ParallelWriteError",
+    "PostgresCheckpointer",
+    "ReducerFailed",
+    "ReservedName",
+    "RetryPolicy",
+    "Role",
+    "RunConfig",
+    "RunContext",
+    "RunEvent",
+    "RunReport",
+    "Send",
+    "SqliteCheckpointer",
+    "StateError",
+    "StateSnapshot",
+    "StepLimitError",
+    "StreamMode",
+    "ThreadBusy",
+    "Tool",
+    "UnknownKey",
+    "UnknownNode",
+    "UnknownThread",
+    "UnreachableNode",
+    "append_messages",
+    "current_run",
+    "function_tool",
+    "interrupt",
+    "open_checkpointer",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
