@@ -17,7 +17,7 @@ from .checkpoints import (
     open_checkpointer,
 )
 from .commands import END, START, Command, Interrupt, Send, interrupt
-from .compiled import CompiledGraph, RunConfig, StateSnapshot
+from .compiled import CompiledGraph, StateSnapshot
 from .context import RunContext, RunEvent, current_run
 from .errors import (
     CheckpointError,
@@ -43,29 +43,55 @@ from .errors import (
 )
 from .graph import Graph
 from .retry import RetryPolicy
+from .run_config import RunConfig
 from .state import append_messages
 from .stream import MessageChunk, StreamMode
 from .sync import run
 
 if TYPE_CHECKING:
-    from .agent import Agent
+    from .agent import Agent, AgentResult
+    from .agent_errors import (
+        AgentError,
+        EndpointDown,
+        EndpointError,
+        OutputError,
+        RequestRefused,
+        ToolArgumentsError,
+        ToolDefinitionError,
+        ToolError,
+        TurnLimitError,
+    )
     from .client import Client
+    from .explain import Explanation
     from .handoff import Handoff
-    from .messages import Document, Message
+    from .messages import AgentOutput, Document, Message, ToolResult
     from .policy import Role
     from .report import RunReport
     from .tools import Tool, function_tool
 
 _LATER = {
     "Agent": "agent",
+    "AgentError": "agent_errors",
+    "AgentOutput": "messages",
+    "AgentResult": "agent",
     "Client": "client",
     "Document": "messages",
+    "EndpointDown": "agent_errors",
+    "EndpointError": "agent_errors",
+    "Explanation": "explain",
+    "function_tool": "tools",
     "Handoff": "handoff",
     "Message": "messages",
+    "OutputError": "agent_errors",
+    "RequestRefused": "agent_errors",
     "Role": "policy",
     "RunReport": "report",
     "Tool": "tools",
-    "function_tool": "tools",
+    "ToolArgumentsError": "agent_errors",
+    "ToolDefinitionError": "agent_errors",
+    "ToolError": "agent_errors",
+    "ToolResult": "messages",
+    "TurnLimitError": "agent_errors",
 }
 """Names whose modules are loaded when they are first used."""
 
@@ -73,6 +99,9 @@ __all__ = [
     "END",
     "START",
     "Agent",
+    "AgentError",
+    "AgentOutput",
+    "AgentResult",
     "CheckpointError",
     "Checkpointer",
     "Client",
@@ -80,6 +109,9 @@ __all__ = [
     "CompiledGraph",
     "Document",
     "DuplicateNode",
+    "EndpointDown",
+    "EndpointError",
+    "Explanation",
     "Graph",
     "GraphError",
     "Handoff",
@@ -94,9 +126,11 @@ __all__ = [
     "NodeTimeout",
     "NotSerialisable",
     "NothingToResume",
+    "OutputError",
     "ParallelWriteError",
     "PostgresCheckpointer",
     "ReducerFailed",
+    "RequestRefused",
     "ReservedName",
     "RetryPolicy",
     "Role",
@@ -112,6 +146,11 @@ __all__ = [
     "StreamMode",
     "ThreadBusy",
     "Tool",
+    "ToolArgumentsError",
+    "ToolDefinitionError",
+    "ToolError",
+    "ToolResult",
+    "TurnLimitError",
     "UnknownKey",
     "UnknownNode",
     "UnknownThread",

@@ -9,47 +9,32 @@ import math
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
-
-from raysparsex.errors import InvalidInput
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .checkpoints import Checkpointer
 from .checkpoints.base import Store, ThreadKey
 from .checkpoints.records import Checkpoint, Journal, Source, TaskRecord
 from .commands import INTERRUPT, NOTHING, Command, Interrupt
-from .errors import CheckpointError, NothingToResume, UnknownThread, did_you_mean
+from .errors import CheckpointError, NothingToResume, UnknownThread
 from .mermaid import draw
 from .narrowing import is_command
 from .plan import Plan
 from .retry import Pacing
 from .routing import check_targets
+from .run_config import STEP_LIMIT, Asked, RunConfig, thread_of, what_is_asked
 from .runtime import GraphRun, Outcome, Scope
 from .state import Schema, Values, Write
 from .stream import Feed, Listener, StreamMode, pieces
 
 if TYPE_CHECKING:
     from .explain import Explanation
+    from .serving import ServedGraph
 
 S = TypeVar("S")
-STEP_LIMIT = 25
 NO_CHECKPOINTER = (
     "this graph keeps nothing of its runs; compile(checkpointer=open_checkpointer()), "
     "and run it with a thread_id"
 )
-
-
-class Configurable(TypedDict, total=False):
-    """Names the thread."""
-
-    thread_id: str
-
-
-class RunConfig(TypedDict, total=False):
-    """The config of a run, in LangGraph's form."""
-
-    configurable: Configurable
-    recursion_limit: int
-    """super-steps that a run may take"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +88,7 @@ class CompiledGraph(Generic[S]):
         input: keys to write before START; None to go on with a thread; Command(resume=...) to
         answer an interrupt. Open interrupts are under "__interrupt__" in the result.
         """
-        asked = _asked(config, thread_id, recursion_limit)
+        asked = what_is_asked(config, thread_id, recursion_limit)
         return await self._run(input, asked, Feed(listeners=_listeners(on_event)))
 
     def astream(
@@ -117,7 +102,7 @@ class CompiledGraph(Generic[S]):
         on_event: Listener | Sequence[Listener] = (),
     ) -> AsyncGenerator[Any, None]:
         """Run, and yield what happens; see `stream`. Closing the iterator cancels the run."""
-        asked = _asked(config, thread_id, recursion_limit)
+        asked = what_is_asked(config, thread_id, recursion_limit)
         return pieces(stream_mode, _listeners(on_event), lambda feed: self._run(input, asked, feed))
 
     async def get_state(self, thread: str | RunConfig) -> StateSnapshot:
@@ -128,7 +113,7 @@ class CompiledGraph(Generic[S]):
         self, thread: str | RunConfig, limit: int = 1000
     ) -> list[StateSnapshot]:
         """A thread after each of its super-steps, newest first. Raises UnknownThread."""
-        checkpointer, thread_id = self._kept(_thread_of(thread))
+        checkpointer, thread_id = self._kept(thread_of(thread))
         async with checkpointer.open() as store:
             journal = Journal(store, ThreadKey(thread_id))
             found = await journal.history(limit)
@@ -148,7 +133,7 @@ class CompiledGraph(Generic[S]):
 
         What is planned next stays; with `as_node`, what follows that node is planned instead.
         """
-        checkpointer, thread_id = self._kept(_thread_of(thread))
+        checkpointer, thread_id = self._kept(thread_of(thread))
         if as_node is not None:
             check_targets(self.plan, [as_node], "as_node")
         with checkpointer.claimed(thread_id):
@@ -173,11 +158,17 @@ class CompiledGraph(Generic[S]):
         )
         return explain(self, values, count)
 
+    def served(self) -> ServedGraph:
+        """The graph as it is called over a network; `deployments` offers it over HTTP."""
+        from .serving import ServedGraph
+
+        return ServedGraph(self)
+
     def to_mermaid(self) -> str:
         """The graph as a Mermaid flowchart: conditional edges dotted, subgraphs nested."""
         return draw(self.plan)
 
-    async def _run(self, given: object, asked: _Asked, feed: Feed) -> Values:
+    async def _run(self, given: object, asked: Asked, feed: Feed) -> Values:
         if self.checkpointer is None:
             if given is None or (is_command(given) and given.resume is not NOTHING):
                 raise NothingToResume(NO_CHECKPOINTER)
@@ -191,7 +182,7 @@ class CompiledGraph(Generic[S]):
         return {**outcome.values, **waiting}
 
     async def _run_in(
-        self, asked: _Asked, store: Store | None, feed: Feed, given: object
+        self, asked: Asked, store: Store | None, feed: Feed, given: object
     ) -> Outcome:
         thread_id = asked.thread_id or uuid.uuid4().hex
         return await GraphRun(self, self._scope(thread_id, asked.limit, store, feed)).run(given)
@@ -231,35 +222,6 @@ class _Starts:
 
 
 _starts = _Starts()
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    thread_id: str | None
-    limit: int
-
-
-def _asked(config: RunConfig | None, thread_id: str | None, limit: int | None) -> _Asked:
-    given: Mapping[str, Any] = config or {}
-    configurable: Mapping[str, Any] = given.get("configurable") or {}
-    _refuse_unknown("config", given, RunConfig)
-    _refuse_unknown("config.configurable", configurable, Configurable)
-    steps = limit if limit is not None else given.get("recursion_limit", STEP_LIMIT)
-    if steps < 1:
-        raise InvalidInput("recursion_limit", f"{steps} steps", "1 or more")
-    return _Asked(thread_id or configurable.get("thread_id"), steps)
-
-
-def _refuse_unknown(where: str, given: Mapping[str, Any], known: type[Any]) -> None:
-    names = list(known.__annotations__)
-    for key in given:
-        if key not in names:
-            problem = f"unknown; {did_you_mean(key, names)}".rstrip("; ")
-            raise InvalidInput(f"{where}.{key}", problem, ", ".join(names))
-
-
-def _thread_of(thread: str | RunConfig) -> str | None:
-    return thread if isinstance(thread, str) else _asked(thread, None, None).thread_id
 
 
 def _listeners(given: Listener | Sequence[Listener]) -> tuple[Listener, ...]:

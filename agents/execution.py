@@ -80,12 +80,14 @@ class Execution:
         )
 
     async def _with_answers(self, record: TaskRecord) -> TaskRecord:
-        """Hand it the answer to what it asked; kept first, so that a crash does not lose it."""
-        asked = self._interrupt_id(len(record.answers))
-        given = self.owner.scope.answers
-        if asked in given:
-            answers = (*record.answers, given.pop(asked))
-            record = replace(record, answers=answers, interrupts=())
+        """Hand it the answer to what it asked; kept first, so that a crash does not lose it.
+
+        What a subgraph asked is answered in there; here it only ends the waiting.
+        """
+        asked, given = self._interrupt_id(len(record.answers)), self.owner.scope.answers
+        taken = (given.pop(asked),) if asked in given else ()
+        if taken or record.interrupts:
+            record = replace(record, answers=(*record.answers, *taken), interrupts=())
             await self.owner.journal.record(self.task, record)
         return record
 
@@ -137,10 +139,12 @@ class Execution:
 
     async def _interrupted(self, record: TaskRecord, by: NodeInterrupted) -> TaskRecord:
         if self.owner.scope.store is None:
-            raise CheckpointError(
+            told = (
                 f"node {self.task.node!r} called interrupt(), and nothing keeps the run until it "
                 "is answered; compile(checkpointer=...)"
-            ) from None
+            )
+            self._tell("node_failed", error=told)
+            raise CheckpointError(told) from None
         if self.spec.subgraph is None:
             for one in by.interrupts:
                 self._tell("interrupt", id=one.id, value=one.value)
@@ -159,10 +163,10 @@ class Execution:
         if self.owner.scope.prefetch:
             running = [task.node for task in self.checkpoint.tasks]
             with entered(self.context):
-                for work in upcoming(self.owner.plan, self.task.node, running, self._view()):
+                for work in upcoming(self.owner.plan, self.task.node, running, self._known):
                     self.owner.beside(work)
 
-    def _view(self) -> Any:
+    def _known(self) -> Any:
         return self.owner.schema.view(self.checkpoint.values, "a prefetch")
 
     def _tell(self, kind: str, **data: Any) -> None:

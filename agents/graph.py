@@ -94,6 +94,8 @@ class Graph(Generic[S]):
             raise InvalidGraph(f"an edge leads from {source!r} to START; lead it to a node")
         if isinstance(source, str):
             self._edges.setdefault(source, {})[target] = None
+        elif not source:
+            raise InvalidGraph(f"an edge to {target!r} has no sources; name at least one")
         else:
             self._joins.append(Join(tuple(source), target))
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 from .commands import END
@@ -19,14 +19,14 @@ _log = logging.getLogger(__name__)
 
 
 def upcoming(
-    plan: Plan, node: str, running: Iterable[str], state: Any
+    plan: Plan, node: str, running: Iterable[str], known: Callable[[], Any]
 ) -> Iterator[Coroutine[Any, Any, None]]:
-    """One prefetch per node that declared edges lead to from `node`."""
+    """One prefetch per node that declared edges lead to from `node`; `known` makes the state."""
     changing = changing_keys(plan, running)
     for name in declared_next(plan, node):
         prefetch = getattr(plan.nodes[name].action, "prefetch", None)
         if inspect.iscoroutinefunction(prefetch):
-            yield _quietly(name, prefetch(state, changing))
+            yield _quietly(name, prefetch(known(), changing))
 
 
 def declared_next(plan: Plan, node: str) -> tuple[str, ...]:

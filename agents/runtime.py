@@ -10,21 +10,23 @@ not run again. An execution that was under way does; its `task_id` is the same t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from .at_once import end_all, run_at_once
 from .checkpoints.base import Store, ThreadKey
 from .checkpoints.records import Checkpoint, Journal, Source, Task, TaskRecord
 from .commands import NOTHING, START, Command, Interrupt, Target
-from .errors import NothingToResume, StepLimitError, UnknownThread
+from .errors import StepLimitError, UnknownThread
 from .execution import Execution
-from .narrowing import is_command, is_mapping
+from .narrowing import is_command
+from .resume import answers_of
 from .retry import Pacing
 from .routing import check_targets, follow_branches
 from .state import Values, Write
-from .steps import advance, distinct, plan_tasks, refuse_unknown
+from .steps import advance, distinct, join, plan_tasks, refuse_unknown
 from .stream import Feed
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class GraphRun:
         try:
             return await self._run(await self._begin(given))
         finally:
-            await _cancel(self._beside)
+            await end_all(self._beside)
 
     def below(self, graph: CompiledGraph[Any], namespace: str) -> GraphRun:
         """The run of a subgraph."""
@@ -115,7 +117,11 @@ class GraphRun:
             await self._keep(saved, "update", merged, tasks=saved.tasks)
             return
         source = as_node or START
-        await self._keep(saved, "update", merged, await self._targets_after(source, merged))
+        targets = await self._targets_after(source, merged)
+        if saved is not None:
+            arrived, joined = join(self.plan.joins, saved.arrived, [source])
+            saved, targets = replace(saved, arrived=arrived), distinct([*targets, *joined])
+        await self._keep(saved, "update", merged, targets)
 
     async def _begin(self, given: object) -> Checkpoint:
         saved = await self.journal.last()
@@ -140,15 +146,17 @@ class GraphRun:
                 raise UnknownThread(self.scope.thread_id)
             refuse_unknown(self.plan, saved.tasks, f"thread {self.scope.thread_id!r}")
             records = await self.journal.records(saved.tasks)
-            self.scope.answers.update(_answers(command.resume, saved.tasks, records))
+            self.scope.answers.update(answers_of(command.resume, saved.tasks, records))
             if command.update is None and not command.targets:
                 return saved
         values: Mapping[str, Any] = saved.values if saved else self.schema.start()
         if command.update is not None:
             update = self.schema.update(command.update, "the input")
             values = self.schema.merge(values, [Write("the input", [update])])
-        kept = saved.tasks if saved and command.resume is not NOTHING else ()
-        return await self._keep(saved, "input", values, distinct(command.targets), kept)
+        is_resumed = saved is not None and command.resume is not NOTHING
+        kept = saved.tasks if saved and is_resumed else ()
+        source: Source = "update" if is_resumed else "input"
+        return await self._keep(saved, source, values, distinct(command.targets), kept)
 
     async def _targets_after(self, source: str, values: Mapping[str, Any]) -> tuple[Target, ...]:
         state = self.schema.view(values, f"the edges of {source!r}")
@@ -158,23 +166,12 @@ class GraphRun:
     async def _super_step(self, checkpoint: Checkpoint) -> dict[str, TaskRecord]:
         """Run what has no record yet, all at once; the first failure cancels the others."""
         records = await self.journal.records(checkpoint.tasks)
-        running: dict[asyncio.Task[TaskRecord], Task] = {}
+        running: dict[str, Coroutine[Any, Any, TaskRecord]] = {}
         for task in checkpoint.tasks:
             record = records.get(task.id, TaskRecord())
             if not record.is_done and not self._waits(record):
-                execution = Execution(self, checkpoint, task)
-                running[asyncio.ensure_future(execution.run(record))] = task
-        try:
-            while pending := [one for one in running if not one.done()]:
-                await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
-                if any(_has_failed(one) for one in running):
-                    break
-        finally:
-            await _cancel(running)
-        for one, task in running.items():
-            if not one.cancelled():
-                records[task.id] = one.result()
-        return records
+                running[task.id] = Execution(self, checkpoint, task).run(record)
+        return records | await run_at_once(running)
 
     def _waits(self, record: TaskRecord) -> bool:
         """Whether it was interrupted, and nothing of what it waits for is answered now."""
@@ -228,39 +225,3 @@ class GraphRun:
         nodes = list(dict.fromkeys(task.node for task in checkpoint.tasks))
         kept_as = self.scope.thread_id if self.scope.store else None
         return StepLimitError(self.scope.limit, nodes, kept_as)
-
-
-def _answers(
-    resume: Any, tasks: Sequence[Task], records: Mapping[str, TaskRecord]
-) -> dict[str, Any]:
-    """Which open interrupt gets which answer. Raises NothingToResume."""
-    waiting = [i for task in tasks for i in records.get(task.id, TaskRecord()).interrupts]
-    ids = {one.id for one in waiting}
-    if not waiting:
-        raise NothingToResume("no node of this thread waits for an answer; its state is unchanged")
-    if is_mapping(resume) and resume and resume.keys() <= ids:
-        return dict(resume)
-    if len(waiting) > 1:
-        listed = ", ".join(f"{one.id!r} of node {one.node!r}" for one in waiting)
-        raise NothingToResume(
-            f"{len(waiting)} nodes wait for an answer; give Command(resume={{id: answer}}) for "
-            f"one or more of {listed}"
-        )
-    return {waiting[0].id: resume}
-
-
-def _has_failed(one: asyncio.Task[TaskRecord]) -> bool:
-    return one.done() and not one.cancelled() and one.exception() is not None
-
-
-async def _cancel(running: Iterable[asyncio.Task[Any]]) -> None:
-    """End what still runs, and look at all exceptions, so that none is reported as forgotten."""
-    tasks = list(running)
-    pending = {one for one in tasks if not one.done()}
-    for one in pending:
-        one.cancel()
-    if pending:
-        await asyncio.wait(pending)
-    for one in tasks:
-        if not one.cancelled():
-            one.exception()

@@ -38,7 +38,7 @@ def advance(
     for task in checkpoint.tasks:
         targets += (*plan.edges.get(task.node, ()), *records[task.id].goto)
     ran = [task.node for task in checkpoint.tasks]
-    arrived, joined = _join(plan.joins, checkpoint.arrived, ran)
+    arrived, joined = join(plan.joins, checkpoint.arrived, ran)
     return Next(values, distinct([*targets, *joined]), arrived)
 
 
@@ -77,15 +77,16 @@ def digest(*parts: str) -> str:
     return hashlib.blake2b(joined.encode(), digest_size=12).hexdigest()
 
 
-def _join(
+def join(
     joins: Sequence[Join], before: Mapping[str, tuple[str, ...]], ran: Sequence[str]
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Which sources of each join have run by now, and the targets of those that are complete."""
     arrived, complete = dict(before), list[str]()
-    for join in joins:
-        held = {*arrived.get(join.name, ()), *(name for name in ran if name in join.sources)}
-        if held == set(join.sources):
-            complete.append(join.target)
-            arrived.pop(join.name, None)
+    for one in joins:
+        held = {*arrived.get(one.name, ()), *(name for name in ran if name in one.sources)}
+        if held == set(one.sources):
+            complete.append(one.target)
+            arrived.pop(one.name, None)
         elif held:
-            arrived[join.name] = tuple(sorted(held))
+            arrived[one.name] = tuple(sorted(held))
     return arrived, complete

@@ -76,11 +76,14 @@ def _check_sources(plan: Plan) -> None:
 
 
 def _check_keys(spec: NodeSpec, schema: Schema) -> None:
-    """Keys that `reads`, `writes` and a subgraph's mappings name."""
-    named = [*(spec.reads or ()), *(spec.writes or ())]
+    """Keys that `reads`, `writes` and a subgraph's mappings name.
+
+    An agent may read keys that not every state has; what it writes must be there.
+    """
+    named = [*(() if spec.is_agent else spec.reads or ()), *(spec.writes or ())]
     named += [] if spec.inputs is None or callable(spec.inputs) else spec.inputs.values()
     named += [] if spec.outputs is None or callable(spec.outputs) else spec.outputs
-    for key in named if not spec.is_agent else ():
+    for key in named:
         if key not in schema.keys:
             raise InvalidState(
                 f"node {spec.name!r} names {key!r}, which is no key of {schema.cls.__name__}; "

@@ -1,6 +1,6 @@
 """What a client may say about its program: hints in the words that others use, and fairness.
 
-    nvext.agent_hints     speculative_prefill, priority (0 to 9), osl
+    nvext.agent_hints     speculative_prefill, priority, osl
     nvext.cache_control   ttl
     x-session-id          header: the program that the request belongs to
 
@@ -48,7 +48,8 @@ class _Lenient(BaseModel):
 class AgentHints(_Lenient):
     """`nvext.agent_hints`."""
 
-    priority: StrictInt = Field(0, ge=0, le=9)
+    priority: StrictInt = 0
+    """The lower, the later; above 0 it does nothing, or whoever asks would get ahead."""
     osl: StrictInt | None = Field(None, ge=0)
     speculative_prefill: StrictBool = False
 
@@ -103,7 +104,8 @@ class Programs:
         now = self._clock()
         first = now if session is None else self._started(tenant, session, now)
         age = max(first, now - HEAD_START) - self._began + HEAD_START
-        return int(age * TICKS_PER_SECOND) * 10 + hints.agent_hints.priority
+        later = min(-min(0, hints.agent_hints.priority), 9)
+        return int(age * TICKS_PER_SECOND) * 10 + later
 
     def _started(self, tenant: str, session: str, now: float) -> float:
         key = (tenant, session)

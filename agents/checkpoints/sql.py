@@ -7,6 +7,7 @@ transaction of its own, so that a store may run several at once over one connect
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from ..errors import ThreadBusy
@@ -60,7 +61,9 @@ class SqlStore:
     async def create(self) -> None:
         """Make the tables where they are missing."""
         for statement in TABLES:
-            await self._connection.execute(statement, ())
+            # PostgreSQL's IF NOT EXISTS still fails where two make the same table at once.
+            with suppress(*self._connection.taken):
+                await self._connection.execute(statement, ())
 
     async def put(self, row: CheckpointRow) -> None:
         """See Store."""

@@ -159,6 +159,8 @@ LIGHT = [
     "raysparsex.registry.shards",
     "raysparsex.routing.score",
     "raysparsex.vllm_plugin.register",
+    "agents",
+    "agents.graph",
     "raysparsex.cli",
     "raysparsex.calibration.run",
     "raysparsex.calibration.lookup",

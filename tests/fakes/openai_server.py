@@ -98,8 +98,8 @@ class FakeOpenAI:
             tasks.add(task)
             try:
                 await self._serve(reader, writer)
-            except (ConnectionError, asyncio.IncompleteReadError):
-                pass
+            except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                pass  # the client left, or the server ends: asyncio's streams log a cancelled task
             finally:
                 tasks.discard(task)
                 writer.close()

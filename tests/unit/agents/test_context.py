@@ -13,6 +13,7 @@ from agents import (
     END,
     START,
     Graph,
+    InvalidState,
     MemoryCheckpointer,
     NodeFailed,
     RunContext,
@@ -240,6 +241,19 @@ def test_an_agent_s_own_declarations_are_used_and_can_be_overruled() -> None:
     assert (a.reads, a.writes, a.role) == (("docs",), ("docs",), "worker")
     assert (b.reads, b.role, b.is_agent) == (("draft",), "judge", True)
     assert getattr(b.action, "role", None) == "judge"
+
+
+def test_an_agent_that_writes_what_the_state_lacks_is_refused_before_it_costs_a_request() -> None:
+    agent = FakeAgent("a", [])
+    agent.writes = "answer"
+    made = Graph(State).add_node("a", agent).add_edge(START, "a").add_edge("a", END)
+    with pytest.raises(InvalidState, match="'a' names 'answer', which is no key of State"):
+        made.compile()
+
+
+def test_a_graph_explains_itself_from_the_input_and_the_defaults(seen: Seen) -> None:
+    explanation = straight(seen).compile(name="plain").explain({"draft": "d"})
+    assert explanation.graph == "plain" and "plain" in explanation.table()
 
 
 def test_events_carry_the_execution_they_belong_to(seen: Seen) -> None:

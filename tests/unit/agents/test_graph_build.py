@@ -133,6 +133,11 @@ def test_declared_keys_must_be_keys_of_the_state() -> None:
         made.add_edge(START, "plan").add_edge("plan", END).compile()
 
 
+def test_an_edge_from_no_node_at_all_is_refused() -> None:
+    with pytest.raises(InvalidGraph, match="to 'plan' has no sources"):
+        graph("plan").add_edge([], "plan")
+
+
 def test_mappings_belong_to_subgraphs_only() -> None:
     with pytest.raises(InvalidGraph, match="only a subgraph has"):
         graph().add_node("plan", nothing, inputs={"a": "b"})

@@ -305,6 +305,19 @@ def test_subgraphs_side_by_side_do_not_rewrite_what_they_only_read() -> None:
     assert log_of(made.compile()) == ["l", "r"]
 
 
+class Wider(TypedDict):
+    log: Annotated[list[str], operator.add]
+    private: str
+
+
+def test_keys_that_only_a_subgraph_has_stay_within() -> None:
+    sub = Graph(Wider).add_node("a", lambda state: {"private": "p", "log": ["a"]})
+    sub.add_node("b", lambda state: {"log": [state["private"]]}).add_edge(START, "a")
+    made = graph().add_node("sub", sub.add_edge("a", "b").add_edge("b", END).compile())
+    result = run(made.add_edge(START, "sub").add_edge("sub", END).compile().ainvoke({"topic": "t"}))
+    assert result == {"log": ["a", "p"], "topic": "t"}
+
+
 class Other(TypedDict):
     words: list[str]
     about: str

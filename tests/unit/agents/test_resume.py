@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -257,6 +258,34 @@ def test_a_subgraph_goes_on_where_it_failed(ran: Ran, checkpointer: Checkpointer
     assert ran.names == ["first", "second", "second"]
 
 
+def test_an_answered_subgraph_that_fails_does_not_ask_again(
+    ran: Ran, checkpointer: Checkpointer
+) -> None:
+    sub = two_steps(ran.asking("first", "sure?"), ran.node("second"))
+    graph = nested(sub, checkpointer)
+    run(graph.ainvoke({"topic": "t"}, thread_id="1"))
+    ran.broken.add("second")
+    with pytest.raises(NodeFailed, match="second is broken"):
+        run(graph.ainvoke(Command(resume="yes"), thread_id="1"))
+    assert run(graph.get_state("1")).interrupts == ()
+    ran.broken.clear()
+    assert run(graph.ainvoke(None, thread_id="1"))["log"] == ["first: yes", "second"]
+
+
+def test_two_questions_of_one_subgraph_are_answered_one_by_one(
+    ran: Ran, checkpointer: Checkpointer
+) -> None:
+    sub = fan({name: ran.asking(name, f"{name}?") for name in ("a", "b")}, None)
+    graph = nested(sub, checkpointer)
+    waiting = run(graph.ainvoke({"topic": "t"}, thread_id="1"))["__interrupt__"]
+    ids = {one.node: one.id for one in waiting}
+    left = run(graph.ainvoke(Command(resume={ids["a"]: "A"}), thread_id="1"))["__interrupt__"]
+    assert [one.id for one in left] == [ids["b"]]
+    assert run(graph.ainvoke(None, thread_id="1"))["__interrupt__"] == left
+    assert run(graph.ainvoke(Command(resume="B"), thread_id="1"))["log"] == ["a: A", "b: B"]
+    assert Counter(ran.names) == {"a": 2, "b": 2}
+
+
 def test_interrupts_need_a_checkpointer_and_a_node(ran: Ran) -> None:
     with pytest.raises(CheckpointError, match=r"'ask' called interrupt\(\).*checkpointer"):
         run(fan({"ask": ran.asking("ask", "?")}, None).ainvoke({"topic": "t"}))
@@ -364,6 +393,19 @@ def test_a_resume_may_also_update(ran: Ran, checkpointer: Checkpointer) -> None:
     assert result["log"] == ["first", "ask: yes"]
 
 
+def test_a_resume_with_an_update_does_not_forget_who_has_arrived_at_a_join(
+    ran: Ran, checkpointer: Checkpointer
+) -> None:
+    made = Graph(State).add_node("ask", ran.asking("ask", "sure?"))
+    for name in ("a", "b", "join"):
+        made.add_node(name, ran.node(name))
+    made.add_edge(START, "a").add_edge(START, "b").add_edge("b", "ask")
+    graph = made.add_edge(["a", "ask"], "join").add_edge("join", END).compile(checkpointer)
+    run(graph.ainvoke({"topic": "t"}, thread_id="1"))
+    result = run(graph.ainvoke(Command(resume="yes", update={"topic": "new"}), thread_id="1"))
+    assert result == {"log": ["a", "b", "ask: yes", "join"], "topic": "new"}
+
+
 def test_a_value_that_cannot_be_kept_is_told_with_node_and_key(checkpointer: Checkpointer) -> None:
     graph = fan({"a": lambda state: {"topic": object()}}, checkpointer)
     with pytest.raises(NotSerialisable, match=r"node 'a', state key 'topic' holds a builtins"):
@@ -390,6 +432,31 @@ def test_a_join_of_several_waits_across_runs(ran: Ran, checkpointer: Checkpointe
         run(graph.ainvoke({"topic": "t"}, thread_id="1"))
     ran.broken.clear()
     assert run(graph.ainvoke(None, thread_id="1"))["log"] == ["a", "b", "c", "join"]
+
+
+def test_an_update_as_a_node_counts_for_its_joins(ran: Ran, checkpointer: Checkpointer) -> None:
+    made = Graph(State)
+    for name in ("a", "b", "c", "join"):
+        made.add_node(name, ran.node(name))
+    made.add_edge(START, "a").add_edge(START, "b").add_edge("b", "c")
+    graph = made.add_edge(["a", "c"], "join").add_edge("join", END).compile(checkpointer)
+    ran.broken.add("c")
+    with pytest.raises(NodeFailed):
+        run(graph.ainvoke({"topic": "t"}, thread_id="1"))
+    assert run(graph.update_state("1", {"log": ["by hand"]}, as_node="c")).next == ("join",)
+    assert run(graph.ainvoke(None, thread_id="1"))["log"] == ["a", "b", "by hand", "join"]
+
+
+def test_a_new_input_forgets_who_had_arrived_at_a_join(
+    ran: Ran, checkpointer: Checkpointer
+) -> None:
+    made = Graph(State)
+    for name in ("a", "b", "c", "join"):
+        made.add_node(name, ran.node(name))
+    made.add_conditional_edges(START, lambda s: s["topic"], ["a", "b"]).add_edge("b", "c")
+    graph = made.add_edge(["a", "c"], "join").add_edge("join", END).compile(checkpointer)
+    run(graph.ainvoke({"topic": ["a"]}, thread_id="1"))
+    assert run(graph.ainvoke({"topic": ["b"]}, thread_id="1"))["log"] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("make", [str, lambda path: f"sqlite:///{path}"])

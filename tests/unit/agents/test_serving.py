@@ -35,7 +35,7 @@ def served(asks: bool = False, fails: bool = False) -> ServedGraph:
     graph.add_edge(START, "first")
     graph.add_edge("first", "second")
     graph.add_edge("second", END)
-    return ServedGraph(graph.compile(checkpointer=MemoryCheckpointer()))
+    return graph.compile(checkpointer=MemoryCheckpointer()).served()
 
 
 def events(graph: ServedGraph, body: dict[str, Any]) -> list[tuple[str, Any]]:

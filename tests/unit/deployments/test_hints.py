@@ -68,7 +68,7 @@ def test_what_is_computed_ahead_of_use_generates_one_token_behind_all_others(
     ("nvext", "field"),
     [
         ([], "nvext"),
-        ({"agent_hints": {"priority": 10}}, "nvext.agent_hints.priority"),
+        ({"agent_hints": {"priority": "first"}}, "nvext.agent_hints.priority"),
         ({"agent_hints": {"speculative_prefill": "yes"}}, "nvext.agent_hints.speculative_prefill"),
         ({"cache_control": {"ttl": "soon"}}, "nvext.cache_control.ttl"),
         ({"cache_control": {"ttl": 4000}}, "nvext.cache_control.ttl"),
@@ -117,5 +117,8 @@ def test_the_head_start_is_bounded_and_a_name_used_again_is_a_new_program(
 
 
 def test_priorities_within_one_moment_follow_the_hint(programs: Programs) -> None:
-    later = hints_of(body({"agent_hints": {"priority": 9}}))
-    assert programs.priority("", None, Hints()) < programs.priority("", None, later) < BEHIND_ALL
+    def asked(priority: int) -> int:
+        return programs.priority("", None, hints_of(body({"agent_hints": {"priority": priority}})))
+
+    assert asked(0) < asked(-1) < asked(-9) == asked(-(10**12)) < BEHIND_ALL
+    assert asked(10**12) == asked(0) == programs.priority("", None, Hints())
