@@ -99,7 +99,7 @@ def test_an_unknown_parameter_is_refused_and_the_known_ones_are_listed() -> None
     assert problem.field == "kv_transfer_params.bugdet"
     assert problem.problem == "unknown key"
     assert problem.allowed == (
-        "reuse, budget, full_layers, selector, suspects, publish, segments, scope"
+        "reuse, budget, full_layers, selector, suspects, publish, segments, ttl, scope"
     )
 
 
