@@ -1,15 +1,19 @@
 """`/v1/graphs` of the ingress: calls of agent graphs, handed to the `graphs` deployment.
 
-A thread belongs to the tenant that began it: its id is led by the tenant's name.
+A thread belongs to the tenant that began it: its id is led by the tenant's tag, which has a fixed
+length, so that no name can reach into another's threads.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from raysparsex.segment.trust_scope import tenant_tag
 
 from .openai_errors import RequestRefused
 from .tenants import Tenant
@@ -67,12 +71,12 @@ def _bound(body: Any, tenant: Tenant) -> dict[str, Any]:
     """The call, its thread led by the tenant."""
     if not isinstance(body, dict):
         raise RequestRefused(400, "body: is no object; allowed: input, thread_id, ...", "body")
-    thread = body.get("thread_id")
+    thread = body.get("thread_id", uuid.uuid4().hex)
     return {**body, "thread_id": _thread(thread, tenant)} if isinstance(thread, str) else body
 
 
 def _thread(thread_id: str, tenant: Tenant) -> str:
-    lead = f"{tenant.name}/"
+    lead = f"{tenant_tag(tenant.name)}/"
     return thread_id if not tenant.name or thread_id.startswith(lead) else lead + thread_id
 
 

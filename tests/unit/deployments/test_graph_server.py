@@ -91,8 +91,8 @@ def test_a_place_without_a_graph_is_refused_at_the_start(wrong: str) -> None:
 
 
 def test_a_call_reaches_its_graph(routes: GraphRoutes) -> None:
-    answer = asyncio.run(routes.invoke("echo", {"input": {"a": 1}}, ANYBODY))
-    assert body_of(answer) == {"called": {"input": {"a": 1}}}
+    answer = asyncio.run(routes.invoke("echo", {"input": {"a": 1}, "thread_id": "t"}, ANYBODY))
+    assert body_of(answer) == {"called": {"input": {"a": 1}, "thread_id": "t"}}
     assert body_of(asyncio.run(routes.list())) == {"echo": {"name": "echo"}}
 
 
@@ -120,10 +120,19 @@ def test_a_stream_passes_all_events_on(routes: GraphRoutes) -> None:
 
 
 def test_a_thread_belongs_to_its_tenant(routes: GraphRoutes) -> None:
+    def thread(asked: str, tenant: str) -> str:
+        answer = asyncio.run(routes.state("echo", asked, Tenant(tenant)))
+        return str(body_of(answer)["thread_id"])
+
+    mine = thread("t", "acme")
+    assert thread(mine, "acme") == mine
+    assert thread(mine, "globex") != mine != thread("t", "globex")
+    # A name that looks like another's lead reaches nothing of it.
+    assert thread("b/t", "a") != thread("t", "a/b")
+
+
+def test_a_thread_that_was_not_named_can_be_asked_for_again(routes: GraphRoutes) -> None:
     acme = Tenant("acme")
-    answer = body_of(asyncio.run(routes.invoke("echo", {"thread_id": "t"}, acme)))
-    assert answer["called"]["thread_id"] == "acme/t"
-    again = body_of(asyncio.run(routes.state("echo", "acme/t", acme)))
-    assert again["thread_id"] == "acme/t"
-    other = body_of(asyncio.run(routes.state("echo", "acme/t", Tenant("globex"))))
-    assert other["thread_id"] == "globex/acme/t"
+    called = body_of(asyncio.run(routes.invoke("echo", {"input": {}}, acme)))["called"]
+    again = body_of(asyncio.run(routes.state("echo", called["thread_id"], acme)))
+    assert again["thread_id"] == called["thread_id"]
