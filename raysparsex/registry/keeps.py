@@ -1,7 +1,8 @@
 """Segments that somebody asked to keep for a while: an agent waits for its tool, and will be back.
 
 A wish, not a pin: kept segments go last, those first whose time is over first, but they go if there
-is nothing else to make room with. So nobody can fill a store by asking. Times come from the caller.
+is nothing else to make room with, and the ledger heeds wishes for a share of its budget only. So
+nobody can fill a store by asking. Times come from the caller.
 """
 
 from __future__ import annotations

@@ -23,6 +23,10 @@ from raysparsex.registry.keeps import Keeps
 from raysparsex.segment.coverage import SegmentRecord
 
 
+KEPT_SHARE = 0.5
+"""Of the budget: so much may be kept at somebody's wish."""
+
+
 @dataclass(frozen=True, slots=True)
 class Added:
     """Answer to `add`: whether the segment is held now, and what must be dropped for it."""
@@ -164,7 +168,21 @@ class SegmentLedger:
         return tuple(victims) if needed <= 0 else None
 
     def _eviction_order(self) -> Iterator[SegmentId]:
-        """Least recently used first, and kept ones behind all others."""
-        yield from (segment for segment in self._records if segment not in self.keeps)
-        if self.keeps:
-            yield from (segment for segment in self.keeps.ascending() if segment in self._records)
+        """Least recently used first, and kept ones behind all others.
+
+        Kept ones beyond KEPT_SHARE have no such right: else who asks could crowd out who does not.
+        """
+        kept = self._kept() if self.keeps else {}
+        yield from (segment for segment in self._records if segment not in kept)
+        yield from kept
+
+    def _kept(self) -> dict[SegmentId, None]:
+        """Held ones that may be kept, in the order in which they go: whose time is over first."""
+        room, kept = self._budget * KEPT_SHARE, []
+        for segment in reversed(self.keeps.ascending()):
+            if (record := self._records.get(segment)) is not None:
+                room -= self.size_of(record)
+                if room < 0:
+                    break
+                kept.append(segment)
+        return dict.fromkeys(reversed(kept))

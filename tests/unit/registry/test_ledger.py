@@ -226,13 +226,20 @@ def test_what_was_refused_or_only_used_is_no_change() -> None:
 
 
 def test_what_is_to_be_kept_goes_last_and_the_soonest_over_first() -> None:
-    ledger = filled(ledger_with_room_for(30), "abc")
+    ledger = filled(ledger_with_room_for(40), "abcd")
     ledger.keeps.keep([A], until=9.0)
-    ledger.keeps.keep([B, D], until=5.0)
-    assert ledger.add(record("d")).evicted == (C,)
-    assert ledger.add(record("e")).evicted == (B,)
-    assert ledger.add(record("f", 20)).evicted == (segment_id("e"), D)
+    ledger.keeps.keep([B], until=5.0)
+    assert ledger.add(record("e", 20)).evicted == (C, D)
+    assert ledger.add(record("f", 30)).evicted == (segment_id("e"), B)
+    assert held(ledger) == "af"
     ledger.check_integrity()
+
+
+def test_who_asks_to_keep_cannot_crowd_out_who_does_not() -> None:
+    ledger = filled(ledger_with_room_for(40), "abcd")
+    ledger.keeps.keep([A, B, C], until=9.0)  # more than half of the budget
+    assert ledger.add(record("e", 20)).evicted == (A, D)
+    assert held(ledger) == "bce"
 
 
 def test_asking_to_keep_never_fills_the_store() -> None:
