@@ -7,6 +7,7 @@ content, equal id, wherever it stands. Knows no prompt and no server; `prompt.py
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
@@ -32,9 +33,9 @@ class Value(BaseModel):
         """Names the content: 32 hexadecimal digits."""
         return content_id(type(self).__name__, *self.identity())
 
+    @abstractmethod
     def identity(self) -> tuple[str, ...]:
         """What makes two values the same to a reader."""
-        raise NotImplementedError
 
 
 def content_id(*parts: str) -> str:

@@ -39,9 +39,13 @@ class PromptTokens:
         is_chat = hasattr(body, "messages")
         try:
             return await (self._of_chat(body) if is_chat else self._of_completion(body))
-        except Exception as problem:
+        except ValueError as problem:
             # The replica finds the same and words it for the client.
             logger.debug("a prompt was not tokenised: %s", problem)
+            return None
+        except Exception:
+            # Whatever it is, the replica can answer; but then nothing is routed by segments.
+            logger.exception("a prompt was not tokenised")
             return None
 
     async def _of_chat(self, body: Any) -> list[int] | None:

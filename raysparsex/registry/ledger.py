@@ -22,7 +22,6 @@ from raysparsex.ids import RequestId, SegmentId
 from raysparsex.registry.keeps import Keeps
 from raysparsex.segment.coverage import SegmentRecord
 
-
 KEPT_SHARE = 0.5
 """Of the budget: so much may be kept at somebody's wish."""
 

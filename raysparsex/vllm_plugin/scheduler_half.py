@@ -267,9 +267,11 @@ class SchedulerHalf:
         """Heed the request's `ttl`: what it read and leaves stays longer than the rest, or not."""
         keeps, ttl, now = self.ledger.keeps, tracked.params.ttl, self._clock()
         keeps.expire(now)
-        if ttl is not None and tracked.prompt is not None:
-            ids = {*tracked.prompt.ids, *tracked.leaves}
-            keeps.keep(ids, now + ttl) if ttl > 0 else keeps.release(ids)
+        ids = {*tracked.prompt.ids, *tracked.leaves} if tracked.prompt else tracked.leaves
+        if ttl:
+            keeps.keep(ids, now + ttl)
+        elif ttl is not None:
+            keeps.release(ids)
 
     def gauges(self) -> dict[str, int]:
         """The present state in numbers; names as in `stats.GAUGES`."""
