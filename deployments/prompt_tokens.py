@@ -10,10 +10,12 @@ import logging
 from argparse import Namespace
 from typing import Any
 
+from jinja2 import TemplateError
 from ray.llm._internal.serve.core.ingress.utils import _sanitize_chat_completion_request
 from ray.llm._internal.serve.engines.vllm.vllm_engine import _get_vllm_engine_config
 from ray.serve.llm import LLMConfig
 from vllm.entrypoints.launchers.cli_args import FrontendArgs, resolve_default_chat_template_kwargs
+from vllm.exceptions import VLLMClientError
 from vllm.renderers import renderer_from_config
 from vllm.renderers.chat_utils import load_chat_template
 from vllm.renderers.online_renderer import OnlineRenderer
@@ -39,7 +41,7 @@ class PromptTokens:
         is_chat = hasattr(body, "messages")
         try:
             return await (self._of_chat(body) if is_chat else self._of_completion(body))
-        except ValueError as problem:
+        except (ValueError, VLLMClientError, TemplateError) as problem:
             # The replica finds the same and words it for the client.
             logger.debug("a prompt was not tokenised: %s", problem)
             return None

@@ -37,7 +37,9 @@ class Retirement:
         self._had_replicas: set[NodeId] = set()
         self._left_at: dict[NodeId, float] = {}
         self._handed_over: set[NodeId] = set()
-        self.counts: Counter[str] = Counter(segments_handed_over=0, stores_ended=0)
+        self.counts: Counter[str] = Counter(
+            segments_handed_over=0, stores_ended=0, silent_in_retirement=0
+        )
 
     async def look(self, now: float) -> None:
         """Hand over what is due, and end what was handed over before."""
@@ -61,7 +63,7 @@ class Retirement:
                 await self._cluster.store(name).end()
                 self.counts["stores_ended"] += 1
             except SegmentUnavailable:
-                pass  # it ended by itself
+                self.counts["silent_in_retirement"] += 1  # or it ended by itself
 
     async def _hand_over(self, name: NodeId, takers: list[NodeId]) -> None:
         registry = self._registry
@@ -78,4 +80,4 @@ class Retirement:
             made = await self._cluster.store(target).copy_from(source, keys)
             self.counts["segments_handed_over"] += made // self._part.ranks
         except SegmentUnavailable:
-            pass  # what nobody took is computed again
+            self.counts["silent_in_retirement"] += 1  # what nobody took is computed again
