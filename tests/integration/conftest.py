@@ -19,6 +19,9 @@ import openai
 import psutil
 import pytest
 
+# Or their assertions fail without a word.
+pytest.register_assert_rewrite("tests.integration.verdicts", "tests.integration.load")
+
 ROOT = Path(__file__).parents[2]
 MARK = "SERVER_UNDER_TEST"
 START_SECONDS = 240

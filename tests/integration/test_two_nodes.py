@@ -7,6 +7,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 
 import httpx
@@ -67,17 +68,16 @@ def test_the_other_node_takes_over_from_one_that_is_killed(
 ) -> None:
     replicas = cluster.replicas
     everything = [prompt for kind in prompts.values() for prompt in kind]
-    with Load(cluster.server.base_url, everything, STREAMS) as load:
+    with Load(cluster.server.base_url, everything, STREAMS) as load, a_node_less(cluster):
         load.wait_for_answers(STREAMS)
         under_way = UnderWay.on(replicas, load, prompts["exact"][0])
         raylet_of_another_node(cluster).kill()
         wait_for(lambda: forgotten(cluster), SECONDS_TO_FORGET)
         load.wait_for_answers(2 * STREAMS)
-    (left,) = cluster.replicas
+        (left,) = cluster.replicas
     (lost,) = set(replicas) - {left}
     under_way.assert_taken_over_from(lost)
     assert_lost_cleanly(load.answers, lost)
-    cluster.command.process.send_signal(signal.SIGUSR1)  # a new node joins
     cluster.wait_until_whole()
 
 
@@ -99,6 +99,15 @@ def test_a_full_object_store_and_a_full_share_of_the_disk_stop_nothing(
     for metric, label in ((STORE, 'figure="evictions"'), (EVICTED, "")):
         wait_for(partial(counted, cluster, metric, label, SEVERAL))
     cluster.wait_until_whole()
+
+
+@contextmanager
+def a_node_less(cluster: WatchedCluster) -> Iterator[None]:
+    """At its end a new node joins, for the tests to come as well."""
+    try:
+        yield
+    finally:
+        cluster.command.process.send_signal(signal.SIGUSR1)
 
 
 def fits(cluster: WatchedCluster) -> str | None:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from tests.integration.load import Answer, Load, Outcome, Prompt, Sent
 from tests.integration.sure_prompts import longer
 
-LONG_TOKENS = 160
+LONG_TOKENS = 480
+"""So many that an answer is still under way when its replica is gone: a worker looks once a second
+whether its raylet lives.
+"""
 BEGIN_SECONDS = 60
 
 
