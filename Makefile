@@ -20,8 +20,11 @@ serve: setup
 demo: setup
 	@exec $(PYTHON) -m examples.demo $(ARGS)
 
+# First what runs in a process of its own, two at a time; then the servers, one after the other.
+# 5: no test of this half is wanted.
 test: setup
-	$(PYTHON) -m pytest tests $(ARGS)
+	$(PYTHON) -m pytest tests --ignore=tests/integration --numprocesses=2 --dist=loadfile $(ARGS) || [ $$? -eq 5 ]
+	$(PYTHON) -m pytest tests/integration $(ARGS) || [ $$? -eq 5 ]
 
 check: setup
 	$(PYTHON) -m ruff check $(CODE)

@@ -13,8 +13,10 @@ from typing import Any
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-# One thread: these models are too small for two, whose barriers cost more than they win.
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "0")
+# One thread: these models are too small for two, whose barriers cost more than they win. A core
+# for each of the processes that tests are spread over.
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", str(_worker % (os.cpu_count() or 1)))
 
 
 def tokens(rng: random.Random, count: int) -> list[int]:
