@@ -24,8 +24,7 @@ pytest.register_assert_rewrite("tests.integration.verdicts", "tests.integration.
 
 ROOT = Path(__file__).parents[2]
 MARK = "SERVER_UNDER_TEST"
-START_SECONDS = 240
-STOP_SECONDS = 15
+STOP_SECONDS = 30
 
 
 @dataclass

@@ -21,7 +21,7 @@ from typing import Any, Self
 import httpx
 
 REPLICA_HEADER = "x-raysparsex-replica"
-ANSWER_SECONDS = 120.0
+ANSWER_SECONDS = 300.0
 
 
 class Outcome(StrEnum):

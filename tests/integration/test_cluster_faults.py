@@ -23,8 +23,6 @@ from tests.integration.watched_cluster import (
     watched_cluster,
 )
 
-pytestmark = pytest.mark.timeout(600)
-
 STREAMS = 16
 Kinds = dict[str, list[Prompt]]
 

@@ -40,7 +40,7 @@ def test_a_model_that_is_not_there_is_refused() -> None:
     assert "no folder './nowhere'" in ended({"RAYSPARSEX_MODEL": "./nowhere"}, code=2)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_model_that_cannot_be_served_is_refused_in_a_sentence(tmp_path: Path) -> None:
     config = {"architectures": ["NoSuchModel"], "model_type": "llama", "vocab_size": 9}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -26,7 +26,7 @@ ENGINE = "VLLM::EngineCore"
 REPLICA = "ray::ServeReplica:raysparsex:llm"
 REGISTRY = "ray::RegistryService"
 STORE = "ray::NodeStore"
-MEND_SECONDS = 240
+MEND_SECONDS = 480
 """Generous: a replica that starts beside a busy one takes half a minute and more."""
 DOCUMENT_TOKENS = 400
 ENOUGH_REUSED = 0.8
