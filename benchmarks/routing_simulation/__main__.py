@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -60,13 +62,14 @@ def _earlier(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def _simulated(name: str, run: Run) -> dict[str, Any]:
     simulation = Simulation(name, run)
     with tqdm(total=run.warm_seconds + run.seconds, unit="s", desc=name) as bar:
-        return simulation.result(lambda seconds: bar.update(round(seconds, 2)))
+        row = simulation.result(lambda seconds: bar.update(round(seconds, 2)))
+    return {**row, "load": os.getloadavg()[0]}
 
 
 def _result(rows: dict[str, dict[str, Any]], run: Run, arguments: list[str]) -> dict[str, Any]:
     return {
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.routing_simulation", *arguments]),
+        "command": shlex.join(["python", "-m", "benchmarks.routing_simulation", *arguments]),
         "run": {
             "seed": run.seed,
             "replicas": run.machines.replicas,

@@ -30,6 +30,7 @@ SAMPLE_SECONDS = 0.1
 POLICIES = {
     "ours": True,
     "ours, equal replicas": True,
+    "ours, 64 replicas": True,
     "power of two": False,
     "prefix affinity": False,
     "random": False,
@@ -49,6 +50,22 @@ class Run:
     seed: int = 0
     machines: Machines = field(default_factory=Machines)
     shape: Shape = field(default_factory=Shape)
+
+    def scaled(self, replicas: int) -> Run:
+        """The same load on each of fewer or more replicas."""
+        machines, shape = self.machines, self.shape
+        share = replicas / machines.replicas
+        nodes = max(1, round(share * machines.nodes))
+        return replace(
+            self,
+            requests_per_second=share * self.requests_per_second,
+            machines=replace(machines, replicas=replicas, nodes=nodes),
+            shape=replace(
+                shape,
+                segments=round(share * shape.segments),
+                sessions=max(1, round(share * shape.sessions)),
+            ),
+        )
 
     @property
     def most_requests(self) -> int:
@@ -80,6 +97,8 @@ class Simulation:
         rng = np.random.default_rng(run.seed)
         if name.endswith("equal replicas"):
             run = replace(run, machines=replace(run.machines, spread=0.0))
+        if name.endswith("64 replicas"):
+            run = run.scaled(64)
         self._run, self._name = run, name
         self._traffic = Traffic(run.shape, run.most_requests, rng)
         self._cluster = Cluster(run.machines, self._traffic.tokens, POLICIES[name], rng)

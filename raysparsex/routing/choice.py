@@ -9,18 +9,18 @@ from raysparsex.routing.score import Cost, Prompt, Ranking
 
 
 def choose(ranking: Ranking, tie_share: float, rng: np.random.Generator) -> Cost | None:
-    """One of the soonest, at random among equals and rather one with a short queue.
+    """One of the best, at random among equals and rather one with a short queue.
 
     None: there is no replica.
     """
     if not len(ranking):
         return None
-    seconds = ranking.seconds
+    price = ranking.price
     # The ranking is sorted, so equals stand first.
-    equals = int(np.searchsorted(seconds, seconds[0] * (1 + tie_share), side="right"))
+    equals = int(np.searchsorted(price, price[0] * (1 + tie_share), side="right"))
     if equals == 1:
         return ranking.cost(0)
-    weights = 1.0 / (ranking.queue[:equals] + 0.1 * seconds[0] + 1e-9)
+    weights = 1.0 / (ranking.queue[:equals] + 0.1 * price[0] + 1e-9)
     reach = np.cumsum(weights)
     return ranking.cost(int(np.searchsorted(reach, rng.random() * reach[-1], side="right")))
 
@@ -41,6 +41,7 @@ def power_of_two(prompt: Prompt, fleet: Fleet, rng: np.random.Generator) -> Rank
         queue=queue[order],
         compute=tokens * fleet.seconds_per_token[rows],
         transfer=np.zeros(len(rows)),
+        delay=np.zeros(len(rows)),
         priced_tokens=tokens,
         fetching=np.zeros(len(rows), np.bool_),
         degraded=True,

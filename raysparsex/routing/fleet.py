@@ -22,6 +22,8 @@ Numbers = npt.NDArray[np.intp]
 
 DEFAULT_TOKENS_PER_SECOND = 5000.0
 _KEPT = 0.95
+_REMEMBERED = 10
+"""How busy a replica is counts over so many of its requests, at an even share."""
 _PRIOR_TOKENS = 2000.0
 """A replica's own rate counts as much as what is believed of it after so many tokens."""
 
@@ -50,6 +52,7 @@ class Fleet:
         self._queue: Floats = np.zeros(0)
         self._tokens: Floats = np.zeros(0)
         self._seconds: Floats = np.zeros(0)
+        self._busy: Floats = np.zeros(0)
         self._all = np.array([_PRIOR_TOKENS, _PRIOR_TOKENS / tokens_per_second])
         """Tokens and seconds of the whole fleet: what is believed of a replica that is new."""
         self._seats: tuple[int, Seats] | None = None
@@ -72,16 +75,22 @@ class Fleet:
             return
         old = np.array([self._row_of.get(holder, -1) for holder in new], np.intp)
         known = old >= 0
-        begin = np.stack([np.zeros(len(new)), *(np.full(len(new), value) for value in self._all)])
-        for column, values in zip(begin, (self._queue, self._tokens, self._seconds), strict=True):
+        begin = np.repeat([[0.0], *self._all[:, None].tolist(), [0.0]], len(new), axis=1)
+        columns = (self._queue, self._tokens, self._seconds, self._busy)
+        for column, values in zip(begin, columns, strict=True):
             column[known] = values[old[known]]
-        self._queue, self._tokens, self._seconds = begin
+        self._queue, self._tokens, self._seconds, self._busy = begin
         self._holders = new
         self._row_of = {holder: row for row, holder in enumerate(new)}
         self._seats = None
 
     def enqueue(self, holder: HolderId, tokens: float) -> None:
-        """A request with so many priced tokens was sent to a replica."""
+        """A request with so many priced tokens is sent to a replica.
+
+        Requests come at any time, so the share of them that find a replica at work is the share of
+        time that it is: no clock is needed.
+        """
+        self._busy += ((self._queue > 0) - self._busy) / (_REMEMBERED * max(1, len(self)))
         self._add(holder, tokens)
 
     def finish(self, holder: HolderId, tokens: float) -> None:
@@ -120,6 +129,11 @@ class Fleet:
     def queue_tokens(self) -> Floats:
         """[rows]: priced tokens that wait or are computed."""
         return self._queue.copy()
+
+    @property
+    def busy(self) -> Floats:
+        """[rows]: share of time, lately, in which something waited or was computed."""
+        return self._busy.copy()
 
     def seats(self, directory: Directory) -> Seats:
         """Where the rows stand in a registry's directory."""

@@ -33,9 +33,12 @@ def cost_of(
             saved, seconds = saved + saving, seconds + time
             used.add(source)
     seconds += sum(fleet.transfers[source].latency for source in used)
-    if used and seconds < saved * spt:
-        return Cost(holder, queue, (priced - saved) * spt, seconds, priced - saved, True)
-    return Cost(holder, queue, priced * spt, 0.0, priced, False)
+    fetching = bool(used) and seconds < saved * spt
+    if fetching:
+        priced -= saved
+    transfer = seconds if fetching else 0.0
+    delay = pricing.behind * float(fleet.busy[row]) * (priced * spt + transfer)
+    return Cost(holder, queue, priced * spt, transfer, delay, priced, fetching)
 
 
 def candidates(

@@ -3,6 +3,15 @@
     expected seconds = queue      priced tokens that wait there x seconds of one
                      + compute    new tokens, and reused ones at the share that a correction costs
                      + transfer   bytes that are not in its memory, by measured time of their source
+    price            = expected seconds
+                     + delay      of others: share of time busy x (compute + transfer)
+
+The lowest price is best. Delay is what those lose who come while the request is at work. With b for
+the share of time busy and s for the work, b of them come on average (requests being alike), and
+each waits s / 2: together b s / 2. They keep others waiting in turn: b s / 2 (1 - b) if nobody goes
+elsewhere. Above half load b s is between the two; below, it is more than both by b s / 2 at most. A
+replica that many like is thus left to those who gain most by it. Nobody comes in a fleet at rest;
+there the price is the expected time.
 
 A segment is fetched only if that takes less time than computing it saves; all fetches together only
 if they do. There is no other reason to stay with a replica: a session returns to where its segments
@@ -38,8 +47,10 @@ class Pricing:
     """Segments as deep as this are not reused."""
     least_loaded: int = 8
     """So many replicas with the shortest queues are looked at though they hold nothing."""
-    tie_share: float = 0.03
-    """Costs that differ by less are equal."""
+    tie_share: float = 0.01
+    """Prices that differ by less are equal."""
+    behind: float = 1.0
+    """Seconds that others lose by one second of work at a replica that is always busy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +70,8 @@ class Cost(NamedTuple):
     queue: float
     compute: float
     transfer: float
+    delay: float
+    """Of others; no part of this request's own time."""
     priced_tokens: float
     """What `Fleet.enqueue` is told when the request goes there."""
     fetching: bool
@@ -66,6 +79,7 @@ class Cost(NamedTuple):
 
     @property
     def seconds(self) -> float:
+        """To the first token."""
         return self.queue + self.compute + self.transfer
 
 
@@ -80,7 +94,7 @@ class Fetch(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
-    """Replicas by expected time to first token, soonest first. Shapes: [candidates]."""
+    """Replicas by price, lowest first. Shapes: [candidates]."""
 
     rows: Numbers
     names: tuple[HolderId, ...]
@@ -88,6 +102,8 @@ class Ranking:
     queue: Floats
     compute: Floats
     transfer: Floats
+    delay: Floats
+    """Of others."""
     priced_tokens: Floats
     fetching: Bools
     """Whether it fetches anything."""
@@ -103,7 +119,13 @@ class Ranking:
 
     @property
     def seconds(self) -> Floats:
+        """To the first token."""
         return self.queue + self.compute + self.transfer
+
+    @property
+    def price(self) -> Floats:
+        """By which they stand in order."""
+        return self.seconds + self.delay
 
     def cost(self, at: int) -> Cost:
         """The parts of one replica's cost."""
@@ -112,6 +134,7 @@ class Ranking:
             float(self.queue[at]),
             float(self.compute[at]),
             float(self.transfer[at]),
+            float(self.delay[at]),
             float(self.priced_tokens[at]),
             bool(self.fetching[at]),
         )
@@ -234,13 +257,16 @@ def _ranked(
     worth = fetched.any(axis=0) & (transfer < saved_fetched * spt)
     priced = everything - saved_local - np.where(worth, saved_fetched, 0.0)
     transfer = np.where(worth, transfer, 0.0)
-    order = np.argsort(queue + priced * spt + transfer, kind="stable")
+    compute = priced * spt
+    delay = pricing.behind * fleet.busy[rows] * (compute + transfer)
+    order = np.argsort(queue + compute + transfer + delay, kind="stable")
     return Ranking(
         rows=rows[order],
         names=fleet.holders,
         queue=queue[order],
-        compute=(priced * spt)[order],
+        compute=compute[order],
         transfer=transfer[order],
+        delay=delay[order],
         priced_tokens=priced[order],
         fetching=worth[order],
     )

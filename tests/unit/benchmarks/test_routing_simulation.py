@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,14 @@ def test_ours_computes_less_and_fetches_less_than_blind_routing(
     assert ours["computed_tokens"] < results["power of two"]["computed_tokens"]
     blind = results["power of two, shared store"]
     assert ours["transferred_bytes"] < 0.9 * blind["transferred_bytes"]
+
+
+def test_load_is_more_even_where_the_delay_of_others_is_in_the_price() -> None:
+    run = replace(Run().scaled(24), warm_seconds=3, seconds=6)
+    with_it, without = Simulation("ours", run), Simulation("ours", run)
+    policy: Any = without.policy
+    policy.pricing = replace(policy.pricing, behind=0)
+    assert with_it.result()["imbalance"] < 0.95 * without.result()["imbalance"]
 
 
 def test_the_same_seed_has_the_same_course(results: dict[str, dict[str, Any]]) -> None:
@@ -158,6 +167,18 @@ def test_goals_say_what_was_missed() -> None:
     bad = row("ours", decision_p99=0.0021, imbalance=1.31, computed_tokens=601)
     assert [reached for _, reached in report.goals([bad, other])] == [False, False, False]
     assert report.goals([other]) == []
+    small = row("ours, 64 replicas", decision_p99=0.0009)
+    assert [reached for _, reached in report.goals([good, small])] == [True, True, True]
+    slow = row("ours, 64 replicas", decision_p99=0.0011)
+    assert [reached for _, reached in report.goals([good, slow])] == [True, True, False]
+
+
+def test_a_smaller_cluster_has_the_same_load_on_each_replica() -> None:
+    half = SMALL.scaled(4)
+    assert (half.machines.replicas, half.machines.nodes) == (4, 1)
+    assert half.requests_per_second == 8
+    assert (half.shape.segments, half.shape.sessions) == (300, 15)
+    assert SMALL.scaled(8) == SMALL
 
 
 def test_the_table_goes_between_its_markers_and_nowhere_else(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from raysparsex.routing.score import Prompt, Ranking
 from raysparsex.routing.waiting import Flight, seconds_to_wait
 
 
-def ranking(queue: list[float], compute: list[float]) -> Ranking:
+def ranking(queue: list[float], compute: list[float], delay: list[float] | None = None) -> Ranking:
     count = len(queue)
     return Ranking(
         rows=np.arange(count),
@@ -23,6 +23,7 @@ def ranking(queue: list[float], compute: list[float]) -> Ranking:
         queue=np.array(queue),
         compute=np.array(compute),
         transfer=np.zeros(count),
+        delay=np.array(delay or [0.0] * count),
         priced_tokens=np.zeros(count),
         fetching=np.zeros(count, np.bool_),
     )
@@ -43,6 +44,11 @@ def test_equals_share_the_load_and_a_long_queue_gets_less_of_it() -> None:
     assert shares["3"] == 0
     assert shares["0"] == pytest.approx(shares["1"], rel=0.15)
     assert 0 < shares["2"] < shares["0"] / 3
+
+
+def test_those_are_equal_whose_price_is_not_whose_own_time_is() -> None:
+    assert chosen(ranking([0.0, 0.0], [1.0, 1.0], [0.0, 0.1])) == {"0": 2000}
+    assert len(chosen(ranking([0.0, 0.0], [1.0, 0.9], [0.0, 0.1]))) == 2
 
 
 def test_without_replicas_nobody_is_chosen() -> None:

@@ -85,6 +85,21 @@ def test_a_queue_is_what_was_sent_and_not_yet_finished() -> None:
     assert replicas.queue_seconds.tolist() == pytest.approx([0, 0.25])
 
 
+def test_how_busy_a_replica_is_shows_in_how_many_requests_find_it_at_work() -> None:
+    replicas = fleet(A, B)
+    assert replicas.busy.tolist() == [0, 0]
+    for count in range(600):
+        replicas.enqueue(A, 10)
+        if count % 4:
+            replicas.finish(A, 20)
+    # Every request finds A at work that comes right after one whose work was not finished.
+    assert replicas.busy[0] == pytest.approx(0.25, abs=0.1)
+    assert replicas.busy[1] == 0
+    replicas.update([B, A, HolderId("new")])
+    assert replicas.busy[[0, 2]].tolist() == [0, 0]
+    assert replicas.busy[1] == pytest.approx(0.25, abs=0.1)
+
+
 def test_replicas_that_stay_keep_what_is_known_of_them() -> None:
     replicas = fleet(A, B)
     replicas.enqueue(B, 500)

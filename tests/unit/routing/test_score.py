@@ -80,8 +80,10 @@ def test_it_agrees_with_its_slow_twin(seed: int) -> None:
         if place and rng.random() < 0.7:
             sizes = rng.choice([10_000, SIZE, 200 * SIZE])
             world.store(place, rng.sample(range(30), 8), rng.randrange(3), sizes)
-    for holder in fleet.holders:
-        fleet.enqueue(holder, rng.uniform(0, 3000))
+    for holder in [*fleet.holders, *rng.choices(fleet.holders, k=30)]:
+        fleet.enqueue(holder, rng.uniform(0, 300))
+        if rng.random() < 0.5:
+            fleet.finish(holder, 1000)
         for _ in range(3):
             fleet.observe_prefill(holder, rng.randrange(1, 999), rng.uniform(0.1, 2))
     for source in (Source.NODE, Source.REMOTE, Source.DISK, Source.REMOTE_DISK):
@@ -99,7 +101,8 @@ def test_it_agrees_with_its_slow_twin(seed: int) -> None:
     near = reference.candidates(coverage, directory, fleet, pricing)
     least = min(fleet.holders, key=lambda h: fleet.queue_seconds[fleet.row(h)])
     assert set(ranking.holders) == near | {least}
-    assert (np.diff(ranking.seconds) >= 0).all()
+    assert (np.diff(ranking.price) >= 0).all()
+    assert ranking.delay.any()
 
 
 def test_it_goes_where_the_segments_are() -> None:
@@ -118,6 +121,44 @@ def test_a_queue_that_costs_more_than_is_saved_sends_it_elsewhere() -> None:
     assert world.rank([1, 2, 3]).holders[0] == "a0"
     world.fleet.enqueue(HolderId("a0"), 2)
     assert world.rank([1, 2, 3]).holders[0] != "a0"
+
+
+def under_load(fleet: Fleet, tenths: dict[str, int]) -> None:
+    """So many of every ten requests find a replica at work; now it is at rest."""
+    for count in range(1000):
+        fleet.report_queue({HolderId(name): count % 10 < busy for name, busy in tenths.items()})
+        fleet.enqueue(fleet.holders[0], 0)
+    fleet.report_queue({HolderId(name): 0.0 for name in tenths})
+
+
+def test_a_replica_that_is_mostly_busy_is_left_to_those_who_gain_more_there() -> None:
+    world = World(nodes="a")
+    world.store(a0(), [1, 2, 3])
+    under_load(world.fleet, {"a0": 9, "a1": 1})
+    little = [1, *range(10, 15)]
+    assert world.rank(little).holders[0] == "a1"
+    assert world.rank([1, 2, 3]).holders[0] == "a0"
+    assert world.rank(little, Pricing(behind=0)).holders[0] == "a0"
+
+
+def test_what_those_behind_lose_is_no_part_of_the_expected_time() -> None:
+    world = World()
+    world.store(a0(), [1, 2, 3])
+    under_load(world.fleet, {"a0": 9})
+    cost = world.rank([1, 2, 3]).cost(0)
+    assert cost.holder == "a0"
+    assert cost.seconds == pytest.approx((20 + 0.3 * 300) / 1000)
+    assert cost.delay == pytest.approx(0.9 * cost.seconds, rel=0.15)
+
+
+def test_an_agent_alone_stays_where_its_segments_are_however_often_it_asks() -> None:
+    world = World(nodes="a")
+    world.store(a0(), [1])
+    for _ in range(500):
+        best = world.rank([1, *range(10, 60)]).cost(0)
+        assert (best.holder, best.delay) == ("a0", 0)
+        world.fleet.enqueue(best.holder, best.priced_tokens)
+        world.fleet.finish(best.holder, best.priced_tokens)
 
 
 def test_a_replica_beside_the_store_comes_before_one_on_another_node() -> None:
