@@ -108,6 +108,7 @@ def main() -> None:
 def measure(shapes: tuple[Shape, ...], encodings: list[Encoding], rounds: int) -> list[Row]:
     """One row per shape and encoding."""
     ray.init(
+        address="local",
         num_cpus=2,
         object_store_memory=1500 << 20,
         include_dashboard=False,

@@ -15,7 +15,7 @@ from raysparsex.config import ReuseMode, ReuseParams, ReuseSettings
 from raysparsex.ids import ModelFingerprint, TrustSalt
 from raysparsex.registry.events import pack
 from raysparsex.routing.prompt import NamedPrompt
-from raysparsex.segment.identity import SegmentHasher
+from raysparsex.segment.identity import SegmentHasher, as_tokens
 from raysparsex.segment.split import Tokens, boundaries_at, split
 from raysparsex.segment.trust_scope import PUBLIC_SALT
 
@@ -56,9 +56,8 @@ class PromptNames:
         tokens = await self._tokens.of(body)
         if not tokens or self._hasher is None:
             return None
-        ids = np.asarray(tokens, np.int32)
         mode = params.reuse or self._settings.reuse.mode
-        return self.named(ids, params.segments, TrustSalt(body.cache_salt or ""), mode)
+        return self.named(as_tokens(tokens), params.segments, TrustSalt(body.cache_salt or ""), mode)
 
     def named(
         self, tokens: Tokens, declared: Sequence[int], salt: TrustSalt, mode: ReuseMode
@@ -66,7 +65,8 @@ class PromptNames:
         """The segments of a prompt. Too short ones are never reused, and have no name here."""
         assert self._hasher is not None
         facts, public, special = self._hasher
-        boundaries = [*declared, *boundaries_at(tokens, special).tolist()]
+        at_special = boundaries_at(tokens, special)
+        boundaries = [*declared, *at_special.tolist()] if declared else at_special
         cuts = split(tokens, boundaries, self._settings.segment)
         own = SegmentHasher(facts.fingerprint, salt)
         return NamedPrompt(

@@ -64,7 +64,7 @@ class PromptTokens:
     async def _of_completion(self, body: Any) -> list[int] | None:
         prompt = body.prompt
         if isinstance(prompt, list):
-            return prompt if prompt and all(isinstance(token, int) for token in prompt) else None
+            return prompt if prompt and set(map(type, prompt)) <= {int, bool} else None
         if not isinstance(prompt, str):
             return None
         tokens = _only_tokens(

@@ -123,10 +123,11 @@ class _Piece(NamedTuple):
         return ReusedSpan(self.start, self.end, record.id, self.offset, base, record.depth)
 
     def continues_in(self, other: _Piece) -> bool:
-        reaches_end = self.offset + self.end - self.start == self.record.token_count
-        base_end = self.record.base_position + self.record.token_count
-        touches = self.end == other.start and reaches_end and other.offset == 0
-        return touches and base_end == other.record.base_position
+        if self.end != other.start or other.offset:
+            return False
+        count = self.record.token_count
+        reaches_end = self.offset + self.end - self.start == count
+        return reaches_end and self.record.base_position + count == other.record.base_position
 
 
 def _shallower_than(max_depth: int, find: FindRecord) -> FindRecord:
@@ -157,9 +158,12 @@ def _grown(prompt: _Prompt, matches: list[_Piece], first: int, last: int) -> lis
     ceilings = [*(match.start for match in matches), last][1:]
     for match, ceiling in zip(matches, ceilings, strict=True):
         floor = pieces[-1].end if pieces else first
-        pieces += reversed(list(_leftwards(prompt, match, floor)))
+        # Most matches touch the next one: nothing to look for on either side.
+        if match.start > floor:
+            pieces += reversed(list(_leftwards(prompt, match, floor)))
         pieces.append(match)
-        pieces += _rightwards(prompt, match, ceiling)
+        if match.end < ceiling:
+            pieces += _rightwards(prompt, match, ceiling)
     return pieces
 
 

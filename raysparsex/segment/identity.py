@@ -11,7 +11,10 @@ it, a salt could be made up whose ids fall together with another tenant's.
 from __future__ import annotations
 
 import hashlib
+import struct
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +36,25 @@ class SegmentHasher:
 
     def ids(self, tokens: npt.NDArray[np.int32], cuts: npt.NDArray[np.int64]) -> list[SegmentId]:
         """One id per segment of `split`'s cuts; segment i is tokens[cuts[i] : cuts[i + 1]]."""
-        prompt = token_bytes(tokens)
-        return [
-            SegmentId(xxhash.xxh3_128_digest(self._scope + prompt[start:end]))
-            for start, end in pairwise((cuts * TOKEN_BYTES).tolist())
-        ]
+        prompt, scope, digest = token_bytes(tokens), self._scope, xxhash.xxh3_128_digest
+        spans = pairwise((cuts * TOKEN_BYTES).tolist())
+        # All at once a SegmentId: one call for each would take a third of the time.
+        return cast(list[SegmentId], [digest(scope + prompt[start:end]) for start, end in spans])
+
+
+def as_tokens(tokens: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+    """A request's tokens as an array, not to be written to. Raises OverflowError.
+
+    By way of `struct`, which takes a third of the time that numpy takes to read a list: the list of
+    a long prompt is otherwise the dearest part of splitting and naming it.
+    """
+    if isinstance(tokens, np.ndarray):
+        return tokens.astype(np.int32, copy=False)
+    try:
+        packed = struct.pack(f"={len(tokens)}i", *tokens)
+    except struct.error as problem:
+        raise OverflowError(f"not a token: {problem}") from problem
+    return np.frombuffer(packed, dtype=np.int32)
 
 
 def token_bytes(tokens: npt.NDArray[np.int32]) -> bytes:

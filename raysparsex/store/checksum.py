@@ -15,5 +15,5 @@ def checksum(segment: SegmentId, kv: torch.Tensor) -> bytes:
     """
     digest = xxhash.xxh3_128(segment)
     digest.update(repr((tuple(kv.shape), kv.dtype)).encode())
-    digest.update(kv.flatten().view(torch.uint8).numpy().data)
+    digest.update(kv.reshape(-1).view(torch.uint8).numpy().data)
     return digest.digest()

@@ -46,6 +46,8 @@ from raysparsex.store.part import (
 )
 from raysparsex.store.quantized import Encoding, is_available
 
+OBJECTS_AT_ONCE = 16
+"""Whose bytes are waited for before the first is checked."""
 NODE_IP = "RAY_NODE_IP_ADDRESS"
 """Environment variable: the node to join, where a machine has several of one cluster."""
 
@@ -194,11 +196,10 @@ class RayStoreClient:
         fetched = Fetched()
         try:
             references = self._ask(store, "locate", keys, rank, until=until)
-            objects = _objects(references, until)
         except ReuseFailed as problem:
             fetched.failed.update((record.id, problem) for record in records)
             return fetched
-        for record, found in zip(records, objects, strict=True):
+        for record, found in zip(records, _objects(references, until), strict=True):
             try:
                 fetched.kv[record.id] = _checked(found, record, rank, ranks)
             except ReuseFailed as problem:
@@ -304,8 +305,17 @@ class _Lost(SegmentUnavailable):
     """The store refers to an object that is no more."""
 
 
-def _objects(references: list[Any], until: float) -> list[PackedPart | ReuseFailed]:
-    """Each part, or why it is not here."""
+def _objects(references: list[Any], until: float) -> Iterator[PackedPart | ReuseFailed]:
+    """Each part, or why it is not here, in order.
+
+    A few at a time: Ray asks the owner about each object, beside us, and while it asks about the
+    later ones the caller checks the bytes of the first.
+    """
+    for begin in range(0, len(references), OBJECTS_AT_ONCE):
+        yield from _together(references[begin : begin + OBJECTS_AT_ONCE], until)
+
+
+def _together(references: list[Any], until: float) -> list[PackedPart | ReuseFailed]:
     present = [reference for reference in references if reference is not None]
     try:
         got = iter(ray.get(present, timeout=_left(until)))
@@ -337,10 +347,14 @@ def _checked(
     if isinstance(found, ReuseFailed):
         raise found
     part = unpacked(found, UnitKey(record.id, ranks), rank)
-    # Its neighbours may be others: they are not its own.
-    if replace(part.record, previous=record.previous, following=record.following) != record:
+    if part.record != record and not _alike(part.record, record):
         raise SegmentUnavailable(f"segment {record.id.hex()} was computed at another place")
     return part.kv
+
+
+def _alike(one: SegmentRecord, other: SegmentRecord) -> bool:
+    """Whether they differ in their neighbours alone, which are not their own."""
+    return replace(one, previous=other.previous, following=other.following) == other
 
 
 def _left(until: float) -> float:

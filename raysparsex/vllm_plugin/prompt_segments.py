@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from raysparsex.config import SegmentConfig
 from raysparsex.ids import SegmentId
-from raysparsex.segment.identity import SegmentHasher
+from raysparsex.segment.identity import SegmentHasher, as_tokens
 from raysparsex.segment.split import boundaries_at, split
 
 
@@ -38,9 +38,9 @@ class PromptSegments:
         hasher: SegmentHasher,
     ) -> PromptSegments:
         """The segments of a prompt; `declared` are boundaries that the client gave."""
-        ids = np.asarray(tokens, dtype=np.int32)
-        boundaries = [*declared, *boundaries_at(ids, special_tokens).tolist()]
-        cuts = split(ids, boundaries, config)
+        ids = as_tokens(tokens)
+        special = boundaries_at(ids, special_tokens)
+        cuts = split(ids, [*declared, *special.tolist()] if declared else special, config)
         names = hasher.ids(ids, cuts)
         return PromptSegments(ids, cuts, names, 0, None, special_tokens, config, hasher)
 

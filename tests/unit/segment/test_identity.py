@@ -1,11 +1,12 @@
 """Ids: equal exactly when model, trust scope and tokens are equal."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raysparsex.ids import ModelFingerprint, TrustSalt
-from raysparsex.segment.identity import SegmentHasher
+from raysparsex.segment.identity import SegmentHasher, as_tokens
 
 TOKENS = np.arange(40, dtype=np.int32)
 CUTS = np.array([0, 10, 20, 40])
@@ -46,3 +47,17 @@ def test_ids_are_those_of_earlier_versions():
 
 def test_an_empty_prompt_has_no_segments():
     assert ids_of(tokens=TOKENS[:0], cuts=np.array([0])) == []
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1)))
+def test_a_list_of_tokens_becomes_the_array_that_numpy_makes_of_it(listed):
+    expected = np.asarray(listed, dtype=np.int32)
+    for tokens in (listed, tuple(listed), expected, expected.astype(np.int64)):
+        array = as_tokens(tokens)
+        assert array.dtype == np.int32 and (array == expected).all()
+
+
+@pytest.mark.parametrize("listed", [[2**31], [1, -(2**31) - 1], [10**30]])
+def test_what_is_no_token_is_told(listed):
+    with pytest.raises(OverflowError):
+        as_tokens(listed)
