@@ -57,7 +57,8 @@ class PromptNames:
         if not tokens or self._hasher is None:
             return None
         mode = params.reuse or self._settings.reuse.mode
-        return self.named(as_tokens(tokens), params.segments, TrustSalt(body.cache_salt or ""), mode)
+        salt = TrustSalt(body.cache_salt or "")
+        return self.named(as_tokens(tokens), params.segments, salt, mode)
 
     def named(
         self, tokens: Tokens, declared: Sequence[int], salt: TrustSalt, mode: ReuseMode
