@@ -1,7 +1,7 @@
 # The same commands here and in CI. `make setup` skips what is done.
 # ARGS goes to the program behind a target: make bench ARGS="--quick", make test ARGS="-k ledger".
 
-.PHONY: setup serve demo test check bench bench-quality bench-routing bench-routing-simulation calibrate train
+.PHONY: setup serve demo test check bench bench-quality bench-routing bench-routing-simulation bench-kernels calibrate train
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -44,6 +44,9 @@ bench-routing: setup
 
 bench-routing-simulation: setup
 	@exec $(PYTHON) -m benchmarks.routing_simulation $(ARGS)
+
+bench-kernels: setup
+	@exec $(PYTHON) -m benchmarks.kernels $(ARGS)
 
 calibrate: setup
 	@exec $(PYTHON) -m raysparsex.cli calibrate $(ARGS)

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 import raysparsex
 from raysparsex.config import (
     GateConfig,
+    KernelConfig,
     ReuseConfig,
     ReuseSettings,
     SegmentConfig,
@@ -78,6 +79,12 @@ class EngineConfig(_Section):
     enforce_eager: bool | None = Field(
         None, description="run without compilation; unset: yes on a CPU, no on a GPU"
     )
+    tool_parser: str | None = Field(
+        None,
+        min_length=1,
+        description="how the model writes tool calls, as vLLM names it (hermes, llama3_json,"
+        " mistral, ...); unset: tools are refused, but for the embedded model",
+    )
     replicas: int = Field(1, ge=1, description="replicas at the start")
     max_replicas: int | None = Field(
         None, ge=1, description="autoscale from `replicas` up to this many; unset: fixed"
@@ -113,6 +120,7 @@ class Settings(_Section):
     store: StoreConfig = StoreConfig()
     slice: SliceConfig = SliceConfig()
     gate: GateConfig = GateConfig()
+    kernel: KernelConfig = KernelConfig()
     tenants: TenantsConfig = TenantsConfig()
     routing: RoutingConfig = RoutingConfig()
     graphs: GraphsConfig = GraphsConfig()
@@ -131,6 +139,7 @@ class Settings(_Section):
             store=self.store.model_copy(update={"shared": self.shares}),
             slice=self.slice,
             gate=self.gate,
+            kernel=self.kernel,
         )
 
 

@@ -1,22 +1,29 @@
-"""Asks the same question with reuse off and with reuse on, and prints one line for each.
+"""The same questions with reuse off and with reuse on, by OpenAI's plain client.
 
-Plain `openai` client. `kv_transfer_params` goes in through `extra_body` and comes back in the last
-chunk of the stream.
+`kv_transfer_params` goes in through `extra_body` and comes back in the last chunk of the stream.
+Each question gets the documents in another order: a prefix cache helps only while the order stays.
+Run: python -m examples.comparison
 """
 
 from __future__ import annotations
 
+import argparse
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from openai import OpenAI
 
-Messages = list[dict[str, str]]
+from examples.documents import document
 
-HEAD = f"{'request':<34}{'reuse':<8}{'TTFT':>9}{'prompt':>8}{'prefix':>8}{'reused':>8}"
-HEAD += f"{'recomputed':>12}{'new':>7}  answer"
+QUESTIONS = (
+    (("harbour", "museum", "railway", "garden"), "Where does Victor live?"),
+    (("railway", "harbour", "garden", "museum"), "Where does Anna live?"),
+    (("garden", "railway", "harbour", "museum"), "Who owns the violin?"),
+    (("harbour", "garden", "museum", "railway"), "Where is the mirror?"),
+)
+COUNTED = ("prompt", "prefix", "reused", "recomputed", "new")
+ROW = "{:<26}{:<8}{:>9}" + "{:>11}" * len(COUNTED) + "  {}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,60 +34,49 @@ class Reply:
     ttft: float
     """Seconds to the first token."""
     reuse: dict[str, Any]
-    """The response's `kv_transfer_params.reuse`."""
+    """The response's `kv_transfer_params.reuse`; empty if the server is none of ours."""
 
 
-class Comparison:
-    """Talks to one server about one model, and prints a table while it does."""
+def ask(client: OpenAI, question: str, order: tuple[str, ...], reuse: str) -> Reply:
+    """One request, streamed."""
+    messages = [{"role": "system", "content": f"Today the {order[0]} comes first."}]
+    messages += [{"role": "user", "content": document(name)} for name in order]
+    messages += [{"role": "user", "content": question}]
+    began, ttft = time.perf_counter(), 0.0
+    text: list[str] = []
+    params: dict[str, Any] = {}
+    stream: Any = client.chat.completions.create(
+        model=client.models.list().data[0].id,
+        messages=messages,  # type: ignore[arg-type]
+        max_tokens=16,
+        temperature=0,
+        stream=True,
+        extra_body={"kv_transfer_params": {"reuse": reuse}},
+    )
+    for chunk in stream:
+        piece = chunk.choices[0].delta.content if chunk.choices else None
+        if piece and not text:
+            ttft = time.perf_counter() - began
+        text += [piece] if piece else []
+        params = (chunk.model_extra or {}).get("kv_transfer_params") or params
+    return Reply("".join(text).strip(), ttft, params.get("reuse", {}))
 
-    def __init__(self, base_url: str) -> None:
-        self._client = OpenAI(base_url=base_url, api_key="none", max_retries=0)
-        self._model = self._client.models.list().data[0].id
-        self.ratios: list[float] = []
-        print(HEAD)
 
-    def ask(self, name: str, messages: Messages, max_tokens: int = 16) -> str:
-        """Ask with reuse off, then with reuse; returns the second answer."""
-        off = self._stream(messages, max_tokens, "off")
-        on = self._stream(messages, max_tokens, "sparse")
-        self._print(name, "off", off)
-        self._print("", "sparse", on)
-        if on.reuse.get("reused_tokens"):
-            self.ratios.append(off.ttft / on.ttft)
-        return on.text
+def main(url: str) -> list[Reply]:
+    """Returns the answers with reuse."""
+    client, replies = OpenAI(base_url=url, api_key="none"), []
+    print(ROW.format("request", "reuse", "TTFT", *COUNTED, "answer"))
+    for order, question in QUESTIONS:
+        for reuse in ("off", "sparse"):
+            reply = ask(client, question, order, reuse)
+            counts = [str(reply.reuse.get(f"{name}_tokens", "?")) for name in COUNTED]
+            ttft = f"{reply.ttft * 1000:.0f} ms"
+            print(ROW.format(question, reuse, ttft, *counts, reply.text), flush=True)
+        replies.append(reply)
+    return replies
 
-    def _stream(self, messages: Messages, max_tokens: int, reuse: str) -> Reply:
-        begin, ttft, text, params = time.perf_counter(), None, [], {}
-        for chunk in self._open(messages, max_tokens, reuse):
-            piece = chunk.choices[0].delta.content if chunk.choices else None
-            if piece and ttft is None:
-                ttft = time.perf_counter() - begin
-            text.append(piece or "")
-            params = (chunk.model_extra or {}).get("kv_transfer_params") or params
-        return Reply("".join(text).strip(), ttft or 0.0, params.get("reuse", {}))
 
-    def _open(self, messages: Messages, max_tokens: int, reuse: str) -> Iterable[Any]:
-        stream: Iterable[Any] = self._client.chat.completions.create(
-            model=self._model,
-            messages=messages,  # type: ignore[arg-type]
-            max_tokens=max_tokens,
-            temperature=0,
-            stream=True,
-            extra_body={"kv_transfer_params": {"reuse": reuse}},
-        )
-        return stream
-
-    @staticmethod
-    def _print(name: str, mode: str, reply: Reply) -> None:
-        counts = [
-            reply.reuse.get(key, "?")
-            for key in ("prompt", "prefix", "reused", "recomputed", "new")
-            for key in (f"{key}_tokens",)
-        ]
-        answer = reply.text if len(reply.text) < 40 else f"{reply.text[:37]}..."
-        prompt, prefix, reused, recomputed, new = counts
-        print(
-            f"{name:<34}{mode:<8}{reply.ttft * 1000:>6.0f} ms{prompt:>8}{prefix:>8}{reused:>8}"
-            f"{recomputed:>12}{new:>7}  {answer}",
-            flush=True,
-        )
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", default="http://127.0.0.1:8000/v1", help="the server")
+    main(parser.parse_args().url)

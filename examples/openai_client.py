@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from openai import OpenAI
 
 
-def main(base_url: str) -> str:
+def main(url: str) -> str:
     """Ask one question about one document; prints and returns the answer."""
-    client = OpenAI(base_url=base_url, api_key="none")
+    client = OpenAI(base_url=url, api_key="none")
     completion = client.chat.completions.create(
         model=client.models.list().data[0].id,
         messages=[
@@ -25,4 +25,6 @@ def main(base_url: str) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000/v1")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", default="http://127.0.0.1:8000/v1", help="an OpenAI-style server")
+    main(parser.parse_args().url)

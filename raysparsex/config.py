@@ -188,6 +188,20 @@ class GateConfig(_Frozen):
     )
 
 
+class KernelConfig(_Frozen):
+    """Device code of ours in the place of the engine's; a CPU has none."""
+
+    attention: Literal["engine", "scattered", "measured"] = Field(
+        default="engine",
+        description="what attends in a sparse prefill on a GPU: 'engine', 'scattered' (our kernel),"
+        " or 'measured': the faster one in `kernel.figures`",
+    )
+    figures: str | None = Field(
+        default=None,
+        description="file that `python -m benchmarks.kernels --json FILE` wrote on this device",
+    )
+
+
 class ReuseSettings(_Frozen):
     """Everything that the vLLM plugin needs to know: `kv_connector_extra_config` as a value."""
 
@@ -196,6 +210,7 @@ class ReuseSettings(_Frozen):
     store: StoreConfig = StoreConfig()
     slice: SliceConfig = SliceConfig()
     gate: GateConfig = GateConfig()
+    kernel: KernelConfig = KernelConfig()
 
 
 class ReuseParams(_Frozen):

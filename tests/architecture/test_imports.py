@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = [name for name in ("raysparsex", "deployments", "agents") if (ROOT / name).is_dir()]
-FOREIGN = {"torch", "ray", "vllm"}
+FOREIGN = {"torch", "triton", "ray", "vllm"}
 Rule = TypeVar("Rule")
 CORE = "raysparsex.ids raysparsex.errors"
 
@@ -26,6 +26,7 @@ OURS: dict[str, str] = {
     "raysparsex.store": f"{CORE} raysparsex.config raysparsex.segment raysparsex.store",
     "raysparsex.store.ray_registry": f"{CORE} raysparsex.registry raysparsex.store",
     "raysparsex.sparse": f"{CORE} raysparsex.config raysparsex.sparse",
+    "raysparsex.kernels": f"{CORE} raysparsex.kernels",
     "raysparsex.routing": f"{CORE} raysparsex.config raysparsex.segment raysparsex.registry"
     " raysparsex.routing",
     "raysparsex.gate": f"{CORE} raysparsex.config raysparsex.gate",
@@ -43,6 +44,10 @@ OURS: dict[str, str] = {
 
 MAY_USE = {
     "raysparsex.sparse": {"torch"},
+    "raysparsex.kernels": {"torch"},
+    "raysparsex.kernels.choice": set(),
+    "raysparsex.kernels.tiling": set(),
+    "raysparsex.kernels.scattered_triton": {"triton"},
     "raysparsex.store": {"torch"},
     "raysparsex.store.ray_objects": {"torch", "ray"},
     "raysparsex.store.ray_registry": {"ray"},
@@ -165,6 +170,7 @@ LIGHT = [
     "raysparsex.calibration.run",
     "raysparsex.calibration.lookup",
     "raysparsex.gate.gate",
+    "raysparsex.kernels.choice",
     "deployments",
     "deployments.settings",
 ]

@@ -117,7 +117,7 @@ def test_an_unknown_section_and_an_unknown_setting_are_refused_by_name() -> None
         parse_settings({"stroe": {}})
     assert (caught.value.field, caught.value.allowed) == (
         "stroe",
-        "segment, reuse, store, slice, gate",
+        "segment, reuse, store, slice, gate, kernel",
     )
     with pytest.raises(InvalidConfig) as caught:
         parse_settings({"segment": {"minimum": 3}})

@@ -1,0 +1,1 @@
+"""Attention over scattered queries on a GPU: our kernel beside FlashAttention on the same work."""
