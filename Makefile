@@ -30,6 +30,7 @@ check: setup
 	$(PYTHON) -m ruff check $(CODE)
 	$(PYTHON) -m ruff format --check $(CODE)
 	$(PYTHON) -m mypy
+	$(PYTHON) -m pyright
 	$(PYTHON) -m deployments.validate
 	$(PYTHON) -m pytest -q tests/architecture
 

@@ -28,12 +28,17 @@ from .llm_replica import LocalModelCallback, ReuseServer
 from .registry_service import RegistrySettings
 from .residency import REGISTRY_SHARDS
 from .segment_routing import RoutingSetup
-from .settings import EngineConfig, Settings, model_id, model_source
+from .settings import EMBEDDED_MODEL, EngineConfig, Settings, model_id, model_source
 from .shared_store import TENANT_QUOTAS
 from .tenants import Tenants, load_tenants
 
 CONNECTOR = "RaySparseXConnector"
 CONNECTOR_MODULE = "raysparsex.vllm_plugin.connector"
+EMBEDDED_TOOL_PARSER = "pythonic"
+"""The embedded model writes no calls by itself: one that sees none in its answers, and leaves calls
+that must be to JSON schemas, which are obeyed whatever a tool says of strictness."""
+COMPACT_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
+"""Where blanks are allowed, the embedded model goes on with blanks."""
 FITTED = -1
 """for vLLM: the model's own length, or the longest that fits into the KV cache"""
 SMALL_MODEL_BYTES = 100 << 20
@@ -135,7 +140,18 @@ def engine_kwargs(settings: Settings, on_gpu: bool) -> dict[str, Any]:
         "skip_tokenizer_init": _lacks_tokenizer(settings),
         "enable_prompt_tokens_details": True,
         "scheduling_policy": "priority",  # checks of reuse come behind the users' requests
+        **_guided_decoding(settings),
         **_kv_transfer(settings),
+    }
+
+
+def _guided_decoding(settings: Settings) -> dict[str, Any]:
+    """How tools are called, and what answers of a given form may look like."""
+    is_embedded = model_id(settings) == EMBEDDED_MODEL
+    parser = settings.engine.tool_parser or (EMBEDDED_TOOL_PARSER if is_embedded else None)
+    return {
+        **({"tool_call_parser": parser, "enable_auto_tool_choice": True} if parser else {}),
+        **({"structured_outputs_config": COMPACT_JSON} if is_embedded else {}),
     }
 
 

@@ -40,6 +40,7 @@ from .tenants import ANYBODY, Tenant, Tenants, salt_of
 ENDPOINTS: dict[str, Callable[[FastAPI], Any]] = {
     **{name: DEFAULT_ENDPOINTS[name] for name in ("models", "model_data", "completions", "chat")},
     **{name: DEFAULT_ENDPOINTS[name] for name in ("tokenize", "detokenize")},
+    "responses": lambda app: app.post("/v1/responses"),
     "engine_facts": lambda app: app.get("/raysparsex/engine"),
     "routing_facts": lambda app: app.get("/raysparsex/routing"),
     "metrics": lambda app: app.get("/metrics"),
@@ -77,6 +78,11 @@ class ReuseIngress(OpenAiIngress):
         """Ray Serve asks before it sends the first request, and every few seconds from then on."""
         if self._routing is not None:
             self._routing.keep_up(self._handle())
+
+    async def responses(self) -> Response:
+        """Not offered. Told with the way out, since some clients ask here unless told otherwise."""
+        message = "the Responses API is not offered; allowed: /v1/chat/completions"
+        raise RequestRefused(404, message, None, "not_found")
 
     async def engine_facts(self) -> dict[str, Any]:
         """What the model's engine holds now, for operators and tests; one replica answers."""

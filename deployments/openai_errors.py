@@ -15,6 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 _PARAMETER = re.compile(r" \(parameter=([\w.]+)(?:, value=.*)?\)$", re.DOTALL)
+_NO_TOOL_PARSER = "--tool-call-parser"
+"""How vLLM names the setting that is missing."""
 _CODES = {404: "not_found", 405: "method_not_allowed", 408: "timeout"}
 
 
@@ -30,6 +32,9 @@ class RequestRefused(Exception):
 
 def refused_by_engine(status: int, message: str, param: str | None = None) -> RequestRefused:
     """The engine's refusal; it writes the field's name into the message only."""
+    if _NO_TOOL_PARSER in message:
+        told = "tools: the server does not know how its model calls tools; engine.tool_parser says"
+        return RequestRefused(status, told, "tools", "invalid_value")
     found = _PARAMETER.search(message)
     field = param or (found[1] if found else None)
     plain = _PARAMETER.sub("", message)

@@ -28,7 +28,7 @@ class PostgresCheckpointer(Checkpointer):
         driver: Any = self._driver or _asyncpg()
         connection = await driver.connect(self.url)
         try:
-            store = SqlStore(_Postgres(connection, (driver.UniqueViolationError,)))
+            store = SqlStore(_Postgres(connection, driver))
             await store.create()
             yield store
         finally:
@@ -46,8 +46,14 @@ def _asyncpg() -> Any:
 
 
 class _Postgres:
-    def __init__(self, connection: Any, taken: tuple[type[Exception], ...]) -> None:
-        self.taken = taken
+    def __init__(self, connection: Any, driver: Any) -> None:
+        self.taken: tuple[type[Exception], ...] = (driver.UniqueViolationError,)
+        # Of the table's name, its type's, or their entry in an index: by how far the other one is.
+        self.made: tuple[type[Exception], ...] = (
+            driver.DuplicateTableError,
+            driver.DuplicateObjectError,
+            driver.UniqueViolationError,
+        )
         self._connection = connection
         self._turn = asyncio.Lock()
         """asyncpg refuses a second statement while one runs on a connection"""

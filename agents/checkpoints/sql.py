@@ -42,6 +42,8 @@ class Connection(Protocol):
 
     taken: tuple[type[Exception], ...]
     """what the driver raises when a primary key is there already"""
+    made: tuple[type[Exception], ...]
+    """what it raises when another one makes the same table at the same time"""
 
     async def execute(self, statement: str, values: Sequence[Any]) -> None:
         """Run one statement to its end."""
@@ -62,7 +64,7 @@ class SqlStore:
         """Make the tables where they are missing."""
         for statement in TABLES:
             # PostgreSQL's IF NOT EXISTS still fails where two make the same table at once.
-            with suppress(*self._connection.taken):
+            with suppress(*self._connection.made):
                 await self._connection.execute(statement, ())
 
     async def put(self, row: CheckpointRow) -> None:

@@ -52,6 +52,8 @@ class SqliteCheckpointer(Checkpointer):
 
 class _Sqlite:
     taken: tuple[type[Exception], ...] = (sqlite3.IntegrityError,)
+    made: tuple[type[Exception], ...] = ()
+    """SQLite makes one table at a time"""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection

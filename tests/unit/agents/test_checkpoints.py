@@ -45,6 +45,10 @@ class UniqueViolationError(Exception):
     """As asyncpg's."""
 
 
+class DuplicateError(Exception):
+    """The same: there is such a thing already."""
+
+
 class FakeConnection:
     """Answers as asyncpg does, from an SQLite database; refuses overlapping statements."""
 
@@ -78,7 +82,12 @@ def fake_postgres() -> PostgresCheckpointer:
         assert url.startswith("postgresql://")
         return FakeConnection(database)
 
-    driver = SimpleNamespace(connect=connect, UniqueViolationError=UniqueViolationError)
+    driver = SimpleNamespace(
+        connect=connect,
+        UniqueViolationError=UniqueViolationError,
+        DuplicateTableError=DuplicateError,
+        DuplicateObjectError=DuplicateError,
+    )
     return PostgresCheckpointer("postgresql://user@host/db", driver)
 
 
