@@ -151,7 +151,10 @@ class SliceConfig(_Frozen):
     """How much of a sparse prefill one engine step may do, so that other streams keep decoding."""
 
     token_layers: int = Field(
-        default=2048, ge=1, description="compute of one slice: tokens times layers they pass"
+        default=2048,
+        ge=1,
+        description="most compute of one slice: tokens times layers they pass; less where it would"
+        " hold up streams",
     )
     chunk_tokens: int = Field(
         default=1024, ge=1, description="tokens computed at once, which bounds activation memory"
@@ -159,7 +162,8 @@ class SliceConfig(_Frozen):
     idle_factor: int = Field(
         default=8,
         ge=1,
-        description="slices per engine step while no stream is waiting for its next token",
+        description="times token_layers, at most, per engine step while no stream is waiting for its"
+        " next token",
     )
 
 

@@ -33,6 +33,21 @@ class HiddenState:
         residual = self.residual_TE
         return HiddenState(self.hidden_TE[index], None if residual is None else residual[index])
 
+    def room_for(self, count: int) -> HiddenState:
+        """Room for the states of so many tokens, to be filled by `put`."""
+        residual = self.residual_TE
+        return HiddenState(
+            self.hidden_TE.new_empty((count, *self.hidden_TE.shape[1:])),
+            None if residual is None else residual.new_empty((count, *residual.shape[1:])),
+        )
+
+    def put(self, rows: slice, part: HiddenState) -> None:
+        """Let these rows be the states of some tokens, copied."""
+        self.hidden_TE[rows] = part.hidden_TE
+        if self.residual_TE is not None:
+            assert part.residual_TE is not None
+            self.residual_TE[rows] = part.residual_TE
+
     @staticmethod
     def concatenated(parts: Sequence[HiddenState]) -> HiddenState:
         """The states of all tokens, from those of consecutive chunks."""
@@ -61,6 +76,8 @@ class PagedDecoder(Protocol[Placement]):
     """Softmax scale of attention."""
     max_runs: int
     """Runs of neighbouring positions that one call may have."""
+    keys_per_token: int
+    """Attending to so many keys costs a token as much as the rest of a layer."""
 
     def place(self, positions_T: torch.Tensor) -> Placement:
         """What the calls below need to know about tokens at these ascending positions, int64."""
@@ -100,4 +117,7 @@ class SegmentLoader(Protocol):
     """The reused tokens' keys and values, aligned to where the prompt needs them."""
 
     def load(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [R, G, D] of all reused tokens at a layer. Raises ReuseFailed."""
+        """Keys and values [R, G, D] of all reused tokens at a layer. Raises ReuseFailed.
+
+        They last until the next call, which may put others in their place.
+        """

@@ -9,15 +9,16 @@ size, P = H / G query heads per KV head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, TypeVar
 
 import torch
 
 from raysparsex.sparse.decoder import PagedDecoder
 
-TILE_WEIGHTS = 1 << 23
-"""Attention weights that are held at once, over all heads and keys: 32 MiB in float32."""
+TILE_WEIGHTS = 1 << 21
+"""Attention weights that are held at once, over all heads and keys: 8 MiB in float32, which stays
+in a CPU's cache while it is worked on; with four times as much it took a third longer."""
 
 MAX_QUERIES = 256
 """Attention mass is measured with at most this many new tokens, evenly spaced, the last included.
@@ -38,7 +39,10 @@ class LayerAttention:
     def weights(
         self, queries_QHD: torch.Tensor, positions_Q: torch.Tensor
     ) -> Iterator[tuple[slice, torch.Tensor]]:
-        """(rows, weights [H, rows, N]) tile by tile; each query sees positions up to its own."""
+        """(rows, weights [H, rows, n]) tile by tile; each query sees positions up to its own.
+
+        n: one more than the last position of the tile, since none of it sees further.
+        """
         size = max(1, TILE_WEIGHTS // (queries_QHD.shape[1] * len(self._positions_N)))
         for start in range(0, len(positions_Q), size):
             rows = slice(start, start + size)
@@ -47,15 +51,21 @@ class LayerAttention:
     def _tile(self, queries_QHD: torch.Tensor, positions_Q: torch.Tensor) -> torch.Tensor:
         rows, heads, size = queries_QHD.shape
         groups = self._keys_GDN.shape[0]
+        seen_by_all, seen = int(positions_Q.min()) + 1, int(positions_Q.max()) + 1
         queries = queries_QHD.reshape(rows, groups, heads // groups, size).permute(1, 2, 0, 3)
-        scores = queries.reshape(groups, -1, size) @ self._keys_GDN * self._scale
-        scores = scores.view(heads, rows, -1)
-        hidden = self._positions_N[None, :] > positions_Q[:, None]
-        return scores.masked_fill_(hidden, float("-inf")).softmax(dim=-1)
+        scores = queries.reshape(groups, -1, size) @ self._keys_GDN[..., :seen]
+        scores = scores.mul_(self._scale).view(heads, rows, seen)
+        hidden = self._positions_N[None, seen_by_all:seen] > positions_Q[:, None]
+        scores[..., seen_by_all:].masked_fill_(hidden, float("-inf"))
+        return scores.softmax(dim=-1)
 
 
 QueriesAt = Callable[[int, torch.Tensor], torch.Tensor]
 """(layer, positions [S]) -> queries [S, H, D]."""
+
+Found = TypeVar("Found")
+Work = Generator[int, None, Found]
+"""Measuring in pieces: yields how many queries each piece asked with, returns what was found."""
 
 
 class LayerEvidence:
@@ -88,17 +98,26 @@ class LayerEvidence:
         self._queries_at = queries_at
         self._count = count
         self._deviation_S: torch.Tensor | None = None
+        self._mass_S: torch.Tensor | None = None
+        self._attention: dict[int, LayerAttention] = {}
+        self._attended: tuple[torch.Tensor, torch.Tensor] | None = None
         self.seed = seed
 
     def attention_mass(self) -> torch.Tensor:
-        """See `token_select.Evidence`."""
-        return self._mass(self._layer, self._new_Q)
+        """See `token_select.Evidence`; see also `measuring_mass`."""
+        if self._mass_S is None:
+            self._mass_S = _ended(self._mass(self._layer, self._new_Q))
+        return self._mass_S
+
+    def measuring_mass(self) -> Work[None]:
+        """`attention_mass` ahead of being asked, in pieces."""
+        self._mass_S = yield from self._mass(self._layer, self._new_Q)
 
     def question_mass(self) -> torch.Tensor:
         """See `token_select.Evidence`; without a layer L*-1, of L* alone."""
         question_Q = last_run(self._new_Q)
         layers = range(max(0, self._layer - 1), self._layer + 1)
-        masses = [self._mass(layer, question_Q) for layer in layers]
+        masses = [_ended(self._mass(layer, question_Q)) for layer in layers]
         return torch.stack([mass / mass.sum().clamp_min(1e-30) for mass in masses]).sum(dim=0)
 
     def deviation(self) -> torch.Tensor:
@@ -112,27 +131,45 @@ class LayerEvidence:
 
     def attended_by(self, seeds: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """See `token_select.Evidence`."""
+        if self._attended is None or not torch.equal(self._attended[0], seeds):
+            _ended(self.measuring_attended(seeds, weights))
+        assert self._attended is not None
+        return self._attended[1]
+
+    def measuring_attended(self, seeds: torch.Tensor, weights: torch.Tensor) -> Work[None]:
+        """`attended_by` ahead of being asked, in pieces; one selector has one set of weights."""
         positions_W = self._candidates_S[seeds]
         total_N = torch.zeros(self._count, device=positions_W.device)
         for layer in range(max(0, self._layer - 1), self._layer + 1):
             queries = self._queries_at(layer, positions_W)
-            attention = LayerAttention(self._decoder, layer, self._count)
+            attention = self._attention_at(layer)
             for rows, tile in attention.weights(queries, positions_W):
                 strongest_head = self._decoder.max_over_ranks(tile.amax(dim=0))
-                total_N += weights[rows] @ strongest_head
-        return total_N[self._candidates_S]
+                total_N[: tile.shape[-1]] += weights[rows] @ strongest_head
+                yield tile.shape[1]
+        self._attended = seeds, total_N[self._candidates_S]
 
     def run_offsets(self) -> torch.Tensor:
         """See `token_select.Evidence`."""
         return self._run_offsets_S
 
-    def _mass(self, layer: int, asking_Q: torch.Tensor) -> torch.Tensor:
+    def _attention_at(self, layer: int) -> LayerAttention:
+        """Its keys are read once, however often they are asked."""
+        if layer not in self._attention:
+            self._attention[layer] = LayerAttention(self._decoder, layer, self._count)
+        return self._attention[layer]
+
+    def _mass(self, layer: int, asking_Q: torch.Tensor) -> Work[torch.Tensor]:
         positions_Q = _evenly_spaced(asking_Q, MAX_QUERIES)
-        queries_QHD = self._queries_at(layer, positions_Q)
-        attention = LayerAttention(self._decoder, layer, self._count)
+        # The others stand in front of all candidates, to which they can give nothing.
+        positions_Q = positions_Q[positions_Q > self._candidates_S[0]]
         mass_N = torch.zeros(self._count, device=positions_Q.device)
-        for _, weights in attention.weights(queries_QHD, positions_Q):
-            mass_N += weights.sum(dim=(0, 1))
+        if len(positions_Q):
+            queries_QHD = self._queries_at(layer, positions_Q)
+            attention = self._attention_at(layer)
+            for _, weights in attention.weights(queries_QHD, positions_Q):
+                mass_N[: weights.shape[-1]] += weights.sum(dim=(0, 1))
+                yield weights.shape[1]
         return self._decoder.sum_over_ranks(mass_N)[self._candidates_S]
 
 
@@ -142,14 +179,26 @@ def attention_peaks(
     asking_Q: torch.Tensor,
     queries_at: QueriesAt,
     count: int,
-) -> torch.Tensor:
+) -> Work[torch.Tensor]:
     """The most attention [N] that any head of any of the asking tokens gives to each position."""
     positions_Q = _evenly_spaced(asking_Q, MAX_QUERIES)
     attention = LayerAttention(decoder, layer, count)
     peaks_N = torch.zeros(count, device=positions_Q.device)
     for _, weights in attention.weights(queries_at(layer, positions_Q), positions_Q):
-        peaks_N = torch.maximum(peaks_N, weights.amax(dim=(0, 1)))
+        seen_N = peaks_N[: weights.shape[-1]]
+        torch.maximum(seen_N, weights.amax(dim=(0, 1)), out=seen_N)
+        yield weights.shape[1]
     return decoder.max_over_ranks(peaks_N)
+
+
+def _ended(work: Work[Found]) -> Found:
+    """What is found at the end of all pieces."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            found: Found = end.value
+            return found
 
 
 def last_run(positions: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,8 @@ served by its loaded K and V:
     L*+1 ..      computed      computed      loaded K, V       loaded K, V
     the last     fresh K, V    fresh K, V    loaded K, V       loaded K, V
 
-Work is counted in token-layers (one token through one layer); `run` yields after each slice of it.
+Work is counted in token-layers: one token through one layer, and as much again for each
+`keys_per_token` keys that it sees; `run` yields after each piece how much that was.
 Nothing here knows vLLM: the engine is behind `PagedDecoder`, the store behind `SegmentLoader`.
 `reference.py` is the slow twin.
 
@@ -24,14 +25,16 @@ suspects), C tokens computed from L* on (new and chosen).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from raysparsex.sparse.decoder import HiddenState, PagedDecoder, Projection, SegmentLoader
 from raysparsex.sparse.evidence import LayerEvidence, attention_peaks, last_run
+from raysparsex.sparse.stages import Stage, StageClock
 from raysparsex.sparse.token_select import Selector, strongest
 
 
@@ -61,12 +64,28 @@ class PrefillTask:
     """Whether `deviation_S` is wanted, also where the selector does not ask for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class SliceBounds:
-    """Bounds of one slice: compute in token-layers, activation memory in tokens."""
+@dataclass(slots=True)
+class PieceBound:
+    """What is computed at once; may change between two pieces."""
 
-    token_layers: int
-    chunk_tokens: int
+    tokens: int
+    """At most: bounds activation memory."""
+    work: int = sys.maxsize
+    """Token-layers, at most, and at least one token: bounds time."""
+
+
+PROJECTED = 6
+"""The queries, keys and values of so many tokens take about as long as one token-layer."""
+ROWS_LOADED = 32
+"""Loading K and V of so many tokens at one layer, the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Tokens that are computed at once, and the work of it at one layer."""
+
+    rows: slice
+    work: int
 
 
 class SparsePrefill:
@@ -77,12 +96,15 @@ class SparsePrefill:
         task: PrefillTask,
         decoder: PagedDecoder[Any],
         loader: SegmentLoader,
-        bounds: SliceBounds,
+        bound: PieceBound,
+        clock: StageClock | None = None,
     ) -> None:
+        """`clock`: told which stage the run is in; None: nobody asks."""
+        self._clock = clock or StageClock()
         self._task = task
         self._decoder = decoder
         self._loader = loader
-        self._bounds = bounds
+        self._bound = bound
         self._first_sparse = min(task.full_layers, decoder.layer_count)
         positions_T = task.first + torch.arange(len(task.tokens_T), device=task.tokens_T.device)
         self._end = task.first + len(positions_T)
@@ -90,7 +112,6 @@ class SparsePrefill:
         self._new_Q = positions_T[~task.reused_T]
         self._suspect(task.suspects_R)
         self._entering: dict[int, HiddenState] = {}
-        self._spent = 0
         assert task.full_layers > 0 or len(self._suspects_S) == len(self._reused_R)
         self.deviation_S: torch.Tensor | None = None
         """Behind the run of a task that `learns`: change of each suspect's K and V at L*, float32,
@@ -111,11 +132,12 @@ class SparsePrefill:
         """Reused tokens that the sparse layers compute."""
         return self._picks
 
-    def run(self) -> Iterator[None]:
-        """Compute; yields whenever a slice is full. Afterwards the paged cache holds all K and V.
+    def run(self) -> Iterator[int]:
+        """Compute; yields the work behind each piece. Afterwards the paged cache holds all K and V.
 
         Raises ReuseFailed when a segment cannot be loaded; the cache is then undefined.
         """
+        self._clock.enter(Stage.FULL_LAYERS)
         yield from self._full_layers()
         if self._first_sparse == self._decoder.layer_count:
             return
@@ -123,13 +145,13 @@ class SparsePrefill:
         changes: list[torch.Tensor] = []
         if self._picks < len(self._suspects_S) or self._task.learns:
             yield from self._fresh_layer(changes)
-        chosen_S = self._chosen(changes)
-        if self._chooses:  # it looked at all keys, as a layer does
-            yield from self._spend(self._end - self._task.first)
+        self._clock.enter(Stage.SCORE)
+        chosen_S = yield from self._chosen(changes)
+        self._clock.enter(Stage.SPARSE_LAYERS)
         computed_C = torch.cat((self._new_Q, chosen_S)).sort().values
         yield from self._sparse_layers(computed_C)
 
-    def _full_layers(self) -> Iterator[None]:
+    def _full_layers(self) -> Iterator[int]:
         """Layers 0..L*-1 for new tokens and suspects."""
         yield from self._load_unsuspected()
         layers = self._layers_of_selection()
@@ -137,31 +159,34 @@ class SparsePrefill:
 
     def _computed_below(
         self, positions_P: torch.Tensor, keeping: set[int]
-    ) -> Generator[None, None, dict[int, HiddenState]]:
+    ) -> Generator[int, None, dict[int, HiddenState]]:
         """Layers 0..L*-1 for these tokens; returns the states that enter the layers to keep."""
-        kept: dict[int, list[HiddenState]] = {layer: [] for layer in keeping}
+        kept: dict[int, HiddenState] = {}
         tokens_P = self._task.tokens_T[positions_P - self._task.first]
         for chunk in self._chunks(positions_P):
-            at = self._decoder.place(positions_P[chunk])
-            state = self._decoder.embed(tokens_P[chunk])
+            at = self._decoder.place(positions_P[chunk.rows])
+            state = self._decoder.embed(tokens_P[chunk.rows])
             for layer in range(self._first_sparse):
-                if layer in kept:
-                    kept[layer].append(state.copy())
+                if layer in keeping:
+                    _keep(kept, layer, len(positions_P), chunk.rows, state)
                 state = self._computed(layer, at, state)
-                yield from self._spend(len(state.hidden_TE))
-            if self._first_sparse in kept:
-                kept[self._first_sparse].append(state)
-        return {layer: HiddenState.concatenated(parts) for layer, parts in kept.items()}
+                yield self._work(layer, chunk)
+            if self._first_sparse in keeping:
+                _keep(kept, self._first_sparse, len(positions_P), chunk.rows, state)
+        return kept
 
-    def _seek(self) -> Iterator[None]:
+    def _seek(self) -> Iterator[int]:
         """Make suspects of the tokens that the question looks at, as far as they are none yet."""
         if not self._seeks:
             return
+        asking_Q = last_run(self._new_Q)
         layer = self._first_sparse - 1
-        mass_R = attention_peaks(
-            self._decoder, layer, last_run(self._new_Q), self._queries_at, self._end
-        )[self._reused_R]
-        yield from self._spend(self._end - self._task.first)  # it looked at all keys
+        self._clock.enter(Stage.SCORE)
+        peaks_N: torch.Tensor = yield from self._asked(
+            attention_peaks(self._decoder, layer, asking_Q, self._queries_at, self._end)
+        )
+        self._clock.enter(Stage.FULL_LAYERS)
+        mass_R = peaks_N[self._reused_R]
         sought = strongest(mass_R.masked_fill(self._task.suspects_R, -1.0), self._task.sought)
         sought_R = torch.zeros_like(self._task.suspects_R)
         sought_R[sought] = True
@@ -181,16 +206,31 @@ class SparsePrefill:
         rest = len(self._reused_R) - len(self._suspects_S)
         return self._first_sparse > 0 and min(rest, self._task.sought, len(self._new_Q)) > 0
 
-    def _load_unsuspected(self) -> Iterator[None]:
+    def _load_unsuspected(self) -> Iterator[int]:
         """K and V of the reused tokens that are not computed, at L* and below."""
         resting_R = ~self._task.suspects_R
         if not bool(resting_R.any()):
             return
         beneath = self._decoder.place(self._reused_R[resting_R])
         for layer in range(min(self._first_sparse + 1, self._decoder.layer_count)):
-            key_RGD, value_RGD = self._loader.load(layer)
-            self._decoder.write(layer, beneath, key_RGD[resting_R], value_RGD[resting_R])
-            yield from self._spend(0)
+            with self._clock.on(Stage.LOAD):
+                key_RGD, value_RGD = self._loader.load(layer)
+                self._decoder.write(layer, beneath, key_RGD[resting_R], value_RGD[resting_R])
+            yield self._loading
+
+    @property
+    def _loading(self) -> int:
+        """Work of loading one layer."""
+        return len(self._reused_R) // ROWS_LOADED
+
+    def _asked(self, measuring: Iterator[int]) -> Generator[int, None, Any]:
+        """Measure, telling queries as token-layers; returns what was found."""
+        while True:
+            try:
+                queries = next(measuring)
+            except StopIteration as end:
+                return end.value
+            yield queries * self._end // self._decoder.keys_per_token
 
     def _layers_of_selection(self) -> set[int]:
         if self._first_sparse == self._decoder.layer_count:
@@ -198,7 +238,7 @@ class SparsePrefill:
         looks_back = (self._chooses and self._task.selector.looks_back) or self._seeks
         return {self._first_sparse - (looks_back and self._first_sparse > 0), self._first_sparse}
 
-    def _fresh_layer(self, changes: list[torch.Tensor]) -> Iterator[None]:
+    def _fresh_layer(self, changes: list[torch.Tensor]) -> Iterator[int]:
         """K and V of new tokens and suspects at L* into the cache; appends their squared changes,
         [.., 2] by chunk."""
         layer = self._first_sparse
@@ -206,21 +246,22 @@ class SparsePrefill:
         loaded = self._loaded_suspects(layer) if self._chooses or self._task.learns else None
         first = 0
         for chunk in self._chunks(self._renewed_P):
-            at = self._decoder.place(self._renewed_P[chunk])
-            fresh = self._decoder.project(layer, at, entering.rows(chunk))
+            at = self._decoder.place(self._renewed_P[chunk.rows])
+            fresh = self._decoder.project(layer, at, entering.rows(chunk.rows))
             self._decoder.write(layer, at, fresh.key_TGD, fresh.value_TGD)
             if loaded is not None:
-                suspected = self._suspected_P[chunk]
+                suspected = self._suspected_P[chunk.rows]
                 rows = slice(first, first + int(suspected.sum()))
                 changes.append(_squared_changes(fresh, suspected, loaded, rows))
                 first = rows.stop
-            yield from self._spend(chunk.stop - chunk.start)
+            yield (chunk.rows.stop - chunk.rows.start) // PROJECTED
 
     def _loaded_suspects(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        key_RGD, value_RGD = self._loader.load(layer)
-        return key_RGD[self.suspects_R], value_RGD[self.suspects_R]
+        with self._clock.on(Stage.LOAD):
+            key_RGD, value_RGD = self._loader.load(layer)
+            return key_RGD[self.suspects_R], value_RGD[self.suspects_R]
 
-    def _chosen(self, changes: list[torch.Tensor]) -> torch.Tensor:
+    def _chosen(self, changes: list[torch.Tensor]) -> Generator[int, None, torch.Tensor]:
         """Positions of the suspects that the sparse layers recompute."""
         if not changes:
             return self._suspects_S[: self._picks]
@@ -239,6 +280,7 @@ class SparsePrefill:
             self.deviation_S = evidence.deviation()
         if not self._chooses:
             return self._suspects_S[: self._picks]
+        yield from self._asked(self._task.selector.measuring(evidence, len(self._suspects_S)))
         scores = self._task.selector.scores(evidence, len(self._suspects_S))
         return self._suspects_S[strongest(scores, self._picks)]
 
@@ -250,21 +292,28 @@ class SparsePrefill:
         """Where tokens that pass the full layers stand among them."""
         return torch.searchsorted(self._renewed_P, positions)
 
-    def _sparse_layers(self, positions_C: torch.Tensor) -> Iterator[None]:
+    def _sparse_layers(self, positions_C: torch.Tensor) -> Iterator[int]:
         """Layers from L* on for the computed tokens; loads the others' K and V beneath them."""
-        chunks = [(c, self._decoder.place(positions_C[c])) for c in self._chunks(positions_C)]
+        bound, placed = replace(self._bound), dict[tuple[int, int], Any]()
         beneath = self._decoder.place(self._reused_R)
         state = self._entering[self._first_sparse].rows(self._rows(positions_C))
         self._entering = {}
         for layer in range(self._first_sparse, self._decoder.layer_count):
             if layer > self._first_sparse and self._picks < len(self._reused_R):
                 # Before the computed tokens, which then overwrite what was loaded in their place.
-                self._decoder.write(layer, beneath, *self._loader.load(layer))
+                with self._clock.on(Stage.LOAD):
+                    self._decoder.write(layer, beneath, *self._loader.load(layer))
+                yield self._loading
+            if bound != self._bound:  # other chunks than in the layer before
+                bound, placed = replace(self._bound), {}
             parts = []
-            for chunk, at in chunks:
-                part = self._computed(layer, at, state.rows(chunk))
+            for chunk in self._chunks(positions_C):
+                edges = chunk.rows.start, chunk.rows.stop
+                at = placed.get(edges) or self._decoder.place(positions_C[chunk.rows])
+                placed[edges] = at
+                part = self._computed(layer, at, state.rows(chunk.rows))
                 parts.append(part)
-                yield from self._spend(len(part.hidden_TE))
+                yield self._work(layer, chunk)
             state = HiddenState.concatenated(parts)
 
     def _computed(self, layer: int, at: Any, state: HiddenState) -> HiddenState:
@@ -278,25 +327,37 @@ class SparsePrefill:
         self._decoder.write(layer, at, fresh.key_TGD, fresh.value_TGD)
         return state
 
-    def _chunks(self, positions: torch.Tensor) -> Iterator[slice]:
-        """Chunks of ascending positions, bounded in tokens and in runs."""
-        count = len(positions)
-        breaks = positions[1:] != positions[:-1] + 1
-        run_of_token = torch.nn.functional.pad(breaks.cumsum(0), (1, 0)).cpu()
-        start = 0
+    def _work(self, layer: int, chunk: _Chunk) -> int:
+        """Of having computed these tokens at a layer."""
+        if layer < self._decoder.layer_count - 1:
+            return chunk.work
+        return int(chunk.rows.stop - chunk.rows.start) // PROJECTED
+
+    def _chunks(self, positions: torch.Tensor) -> Iterator[_Chunk]:
+        """Chunks of ascending positions, bounded in tokens, in runs and in work."""
+        count, places = len(positions), positions.cpu()
+        breaks = places[1:] != places[:-1] + 1
+        run_of_token = torch.nn.functional.pad(breaks.cumsum(0), (1, 0))
+        work = (1 + places / self._decoder.keys_per_token).cumsum(0)
+        start, done = 0, 0.0
         while start < count:
             too_far = run_of_token[start] + self._decoder.max_runs
             fitting = int(torch.searchsorted(run_of_token, too_far))
-            end = min(start + self._bounds.chunk_tokens, fitting, count)
-            yield slice(start, end)
+            in_time = int(torch.searchsorted(work, done + self._bound.work, right=True))
+            end = min(start + self._bound.tokens, fitting, max(in_time, start + 1), count)
+            before, done = done, float(work[end - 1])
+            yield _Chunk(slice(start, end), round(done - before))
             start = end
 
-    def _spend(self, tokens: int) -> Iterator[None]:
-        """Count one layer of so many tokens as done; yield when the slice is full."""
-        self._spent += tokens
-        if self._spent >= self._bounds.token_layers:
-            self._spent = 0
-            yield
+
+def _keep(
+    kept: dict[int, HiddenState], layer: int, count: int, rows: slice, state: HiddenState
+) -> None:
+    """Keep a chunk's states, which the layer may overwrite, where those of all `count` tokens go:
+    copied bit by bit, as to join them at once would hold up a step."""
+    if layer not in kept:
+        kept[layer] = state.room_for(count)
+    kept[layer].put(rows, state)
 
 
 def _squared_changes(

@@ -87,6 +87,20 @@ class RopeAligner:
             turned_THD = torch.where(rotation.still_T11, keys_THD, turned_THD)
         return turned_THD.to(keys.dtype)
 
+    def turn(self, keys: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+        """`apply`, bit for bit, in the place of contiguous keys; returns them."""
+        if keys.dtype != torch.float32:
+            return keys.copy_(self.apply(keys, rotation))
+        still = None if rotation.still_T11 is None else rotation.still_T11.flatten()
+        kept = None if still is None else keys[..., still, :, :]
+        xs_THF, ys_THF = self._pairs(keys)
+        old_xs_THF = xs_THF.clone()
+        xs_THF.mul_(rotation.cos_T1F).addcmul_(ys_THF, rotation.sin_T1F, value=-1)
+        ys_THF.mul_(rotation.cos_T1F).addcmul_(old_xs_THF, rotation.sin_T1F)
+        if still is not None and kept is not None:
+            keys[..., still, :, :] = kept
+        return keys
+
     def _pairs(self, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of the two halves of each rotated pair, [..., T, H, F] each."""
         rotary = keys[..., : self._rotary_dim]

@@ -25,6 +25,7 @@ over tensor-parallel ranks, so all ranks choose the same tokens.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -48,6 +49,12 @@ class Evidence(Protocol):
         """[S] float32: the same of the prompt's last run of new tokens, at L*-1 and L*, each
         layer's sum over the candidates being one."""
 
+    def measuring_mass(self) -> Iterator[int]:
+        """Measure `attention_mass` ahead, in pieces."""
+
+    def measuring_attended(self, seeds: torch.Tensor, weights: torch.Tensor) -> Iterator[int]:
+        """Measure `attended_by` of these ahead, in pieces."""
+
     def deviation(self) -> torch.Tensor:
         """d [S] float32: |K fresh - K loaded| + |V fresh - V loaded| of each candidate at L*."""
 
@@ -67,11 +74,31 @@ class Selector(Protocol):
     looks_back: bool
     """Whether layer L*-1 is asked about, which needs the states entering it."""
 
+    def measuring(self, evidence: Evidence, count: int) -> Iterator[int]:
+        """Have the costly evidence measured that `scores` will ask for, in pieces; yields how many
+        queries each asked with."""
+
     def scores(self, evidence: Evidence, count: int) -> torch.Tensor:
         """Scores [S] of the `count` candidates, higher means recompute first."""
 
 
-class SparseQ:
+class _Weighing:
+    """Asks for the attention mass."""
+
+    def measuring(self, evidence: Evidence, count: int) -> Iterator[int]:
+        """See `Selector.measuring`."""
+        return evidence.measuring_mass()
+
+
+class _Cheap:
+    """Asks for nothing that takes long."""
+
+    def measuring(self, evidence: Evidence, count: int) -> Iterator[int]:
+        """See `Selector.measuring`."""
+        return iter(())
+
+
+class SparseQ(_Weighing):
     """The paper's rule: attention mass of the new tokens."""
 
     looks_back = False
@@ -92,10 +119,19 @@ class TwoStep:
 
     def scores(self, evidence: Evidence, count: int) -> torch.Tensor:
         """See `Selector.scores`."""
-        deviation = evidence.deviation()
-        direct = _norm(evidence.attention_mass() * deviation)
-        seeds = strongest(direct, min(SEEDS, count))
-        return direct + _norm(evidence.attended_by(seeds, direct[seeds]) * deviation)
+        direct, seeds = self._direct(evidence, count)
+        return direct + _norm(evidence.attended_by(seeds, direct[seeds]) * evidence.deviation())
+
+    def measuring(self, evidence: Evidence, count: int) -> Iterator[int]:
+        """See `Selector.measuring`."""
+        yield from evidence.measuring_mass()
+        direct, seeds = self._direct(evidence, count)
+        yield from evidence.measuring_attended(seeds, direct[seeds])
+
+    def _direct(self, evidence: Evidence, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """norm(p d), and the seeds."""
+        direct = _norm(evidence.attention_mass() * evidence.deviation())
+        return direct, strongest(direct, min(SEEDS, count))
 
 
 class Balanced:
@@ -112,8 +148,12 @@ class Balanced:
         two_step = _ranks(TwoStep().scores(evidence, count))
         return -torch.minimum(2 * two_step, 2 * _ranks(evidence.deviation()) + 1).float()
 
+    def measuring(self, evidence: Evidence, count: int) -> Iterator[int]:
+        """See `Selector.measuring`."""
+        return TwoStep().measuring(evidence, count)
 
-class KVDeviation:
+
+class KVDeviation(_Cheap):
     """CacheBlend's rule, with its check layer at L*: what the new context changed most."""
 
     looks_back = False
@@ -123,7 +163,7 @@ class KVDeviation:
         return evidence.deviation()
 
 
-class Boundary:
+class Boundary(_Cheap):
     """EPIC's rule: the first tokens of each run, as many of each run as the budget gives."""
 
     looks_back = False
@@ -133,7 +173,7 @@ class Boundary:
         return -evidence.run_offsets().float()
 
 
-class QueryTwoStage:
+class QueryTwoStage(_Cheap):
     """ProphetKV's idea: what the question itself looks at, fused over layers."""
 
     looks_back = True
@@ -143,7 +183,7 @@ class QueryTwoStage:
         return evidence.question_mass()
 
 
-class MassAndDeviation:
+class MassAndDeviation(_Weighing):
     """Half attention mass, half deviation."""
 
     looks_back = False
@@ -153,7 +193,7 @@ class MassAndDeviation:
         return _norm(evidence.attention_mass()) + _norm(evidence.deviation())
 
 
-class Random:
+class Random(_Cheap):
     """A random permutation, the same on all ranks."""
 
     looks_back = False
@@ -164,7 +204,7 @@ class Random:
         return torch.rand(count, generator=generator)
 
 
-class Uniform:
+class Uniform(_Cheap):
     """No preference; for `none` and `all`, whose budgets leave nothing to choose."""
 
     looks_back = False

@@ -191,6 +191,8 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
         """What the worker half brought to an end since the last step."""
         results = self.worker.take_results()
         self._outcomes.of.update(results.outcomes.of)
+        self._outcomes.publishing.update(results.outcomes.publishing)
+        self._outcomes.times = results.outcomes.times
         return KVConnectorTransferResults(
             finished_sending=set(results.released),
             finished_recving=set(results.produced),
@@ -200,7 +202,7 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
     def build_connector_worker_meta(self) -> KVConnectorWorkerMetadata | None:
         """What became of the jobs that `get_transfer_results` reports; vLLM asks right after."""
         outcomes, self._outcomes = self._outcomes, JobOutcomes()
-        return outcomes if outcomes.of else None
+        return outcomes if outcomes != JobOutcomes() else None
 
     def shutdown(self) -> None:
         """End all jobs."""

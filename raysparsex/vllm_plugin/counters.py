@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,8 @@ class ReuseCounters:
     """By source: the store of this node, or that of a remote one."""
     silent_lookups: int = 0
     """Shared stores and shards of the registry that gave no answer in time."""
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    """By stage of `sparse.stages`."""
     single_flight_waits: Counter[str] = field(default_factory=Counter)
     """Requests that waited for what others computed, by whether any of it came: found, in_vain."""
 
@@ -39,6 +42,11 @@ class ReuseCounters:
         self.tokens["reused"] += report.reused_tokens
         self.tokens["recomputed"] += report.recomputed_tokens
         self.tokens["new"] += report.new_tokens
+
+    def count_seconds(self, seconds: Mapping[str, float]) -> None:
+        """So much time went into these stages."""
+        for stage, more in seconds.items():
+            self.stage_seconds[str(stage)] = self.stage_seconds.get(str(stage), 0.0) + more
 
     def count_fallback(self, reason: str) -> None:
         """A request is prefilled plainly; what stands behind a colon is not a label of a metric."""
@@ -59,6 +67,7 @@ class ReuseCounters:
             self.evicted_segments,
             self.fetched_tokens,
             self.silent_lookups,
+            self.stage_seconds,
             self.single_flight_waits,
         )
         self.__init__()  # type: ignore[misc]

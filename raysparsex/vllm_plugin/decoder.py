@@ -33,8 +33,11 @@ from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
 from raysparsex.errors import UnsupportedModel
+from raysparsex.kernels.scattered import ScatteredQueries
 from raysparsex.sparse.decoder import HiddenState, Projection
 from raysparsex.sparse.rope_align import RopeAligner, inverse_frequencies
+from raysparsex.vllm_plugin.attention import BACKENDS_OWN, AttentionWish, attending, open_kernel
+from raysparsex.vllm_plugin.model_identity import keys_per_token_of
 from raysparsex.vllm_plugin.paged_cache import PagedCache, find_layout
 
 if TYPE_CHECKING:
@@ -72,6 +75,7 @@ class DecoderModel:
         vllm_config: VllmConfig,
         kv_cache_config: KVCacheConfig,
         kv_caches: dict[str, torch.Tensor],
+        wish: AttentionWish = BACKENDS_OWN,
     ) -> None:
         if type(model).__name__ not in ARCHITECTURES:
             raise UnsupportedModel(
@@ -85,6 +89,8 @@ class DecoderModel:
         self.device = next(iter(kv_caches.values())).device
         self.names = [layer.attention.layer_name for layer in self.layers]
         self.block_size = self.layers[0].cache.block_size
+        self.keys_per_token = keys_per_token_of(vllm_config)
+        self.kernel = open_kernel(wish, self.layers[0].attention, kv_caches[self.names[0]])
         # GPU backends size their buffers for so many rows; the CPU's has none to size.
         on_gpu = self.device.type != "cpu"
         self.max_rows = vllm_config.scheduler_config.max_num_seqs if on_gpu else sys.maxsize >> 1
@@ -163,6 +169,8 @@ class RowPlacement:
     slots_T: torch.Tensor
     slot_mapping: dict[str, torch.Tensor]
     rows: CommonAttentionMetadata
+    queries: ScatteredQueries | None
+    """None: the backend's attention takes the rows. Else our kernel takes these."""
 
 
 class RequestDecoder:
@@ -173,18 +181,24 @@ class RequestDecoder:
         self._blocks = torch.tensor(block_ids, dtype=torch.int32, device=model.device)
         self.layer_count = len(model.layers)
         self.scale = model.layers[0].attention.impl.scale
-        self.max_runs = model.max_rows
+        any_runs = model.kernel is not None and model.kernel.takes_any_runs
+        self.max_runs = sys.maxsize >> 1 if any_runs else model.max_rows
+        self.keys_per_token = model.keys_per_token
         self._metadata: tuple[RowPlacement, dict[str, Any]] | None = None
 
     def place(self, positions_T: torch.Tensor) -> RowPlacement:
         """See `PagedDecoder.place`."""
         size = self._model.block_size
         slots = self._blocks[positions_T // size].long() * size + positions_T % size
+        rows, kernel = self._rows(positions_T, slots), self._model.kernel
         return RowPlacement(
             positions_T=positions_T,
             slots_T=slots,
             slot_mapping=dict.fromkeys(self._model.names, slots),
-            rows=self._rows(positions_T, slots),
+            rows=rows,
+            queries=kernel.queries(positions_T.cpu(), rows.num_reqs, self._blocks)
+            if kernel is not None
+            else None,
         )
 
     def embed(self, tokens_T: torch.Tensor) -> HiddenState:
@@ -194,15 +208,18 @@ class RequestDecoder:
     def forward(self, layer: int, at: RowPlacement, state: HiddenState) -> HiddenState:
         """See `PagedDecoder.forward`."""
         metadata = self._metadata_for(at)
-        module = self._model.layers[layer].module
-        with set_forward_context(
-            metadata,
-            self._model.vllm_config,
-            num_tokens=len(at.positions_T),
-            slot_mapping=at.slot_mapping,
-            skip_compiled=True,
+        entry = self._model.layers[layer]
+        with (
+            attending(entry.attention, at.queries),
+            set_forward_context(
+                metadata,
+                self._model.vllm_config,
+                num_tokens=len(at.positions_T),
+                slot_mapping=at.slot_mapping,
+                skip_compiled=True,
+            ),
         ):
-            hidden, residual = module(at.positions_T, state.hidden_TE, state.residual_TE)
+            hidden, residual = entry.module(at.positions_T, state.hidden_TE, state.residual_TE)
         return HiddenState(hidden, residual)
 
     def project(self, layer: int, at: RowPlacement, state: HiddenState) -> Projection:
@@ -277,7 +294,8 @@ class RequestDecoder:
     def _metadata_for(self, at: RowPlacement) -> dict[str, Any]:
         """Built when first attended with, kept while the same tokens go through the layers."""
         if self._metadata is None or self._metadata[0] is not at:
-            self._metadata = at, self._model.metadata(at.rows)
+            unread = dict.fromkeys(self._model.names, at.queries)
+            self._metadata = at, unread if at.queries else self._model.metadata(at.rows)
         return self._metadata[1]
 
 

@@ -12,6 +12,7 @@ The order in which a worker half acts on it is part of the contract:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,8 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 from raysparsex.ids import BlockId, RequestId, SegmentId
 from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.segment.coverage import SegmentRecord
+from raysparsex.sparse.stages import Stage
+from raysparsex.vllm_plugin.slice_pace import StepTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +53,39 @@ class JobOutcome:
     recomputed: int = 0
     problem: str | None = None
     """Why it failed here; None: it did not."""
+    seconds: Mapping[Stage, float] = field(default_factory=dict)
+    """What it took here, by stage."""
+
+    def says_more_than(self, other: JobOutcome) -> bool:
+        """Of two ranks: one that failed knows why; of those that did not, others wait for the
+        slower."""
+        if other.problem is not None or self.problem is not None:
+            return other.problem is None
+        return sum(self.seconds.values()) > sum(other.seconds.values())
 
 
 @dataclass(slots=True)
 class JobOutcomes(KVConnectorWorkerMetadata):
-    """Outcomes of the jobs that ended in a step, on their way back to the scheduler half."""
+    """What the workers have to tell of a step, on its way back to the scheduler half."""
 
     of: dict[RequestId, JobOutcome] = field(default_factory=dict)
+    """Jobs that ended."""
+    publishing: dict[RequestId, float] = field(default_factory=dict)
+    """Seconds that copying out took, by whose it was."""
+    times: StepTimes = field(default_factory=StepTimes)
 
     def aggregate(self, other: KVConnectorWorkerMetadata) -> JobOutcomes:
-        """Of two ranks; a rank that failed knows more than one that was told to stop."""
+        """Of two ranks."""
         assert isinstance(other, JobOutcomes)
         merged = dict(self.of)
         for request, outcome in other.of.items():
-            if request not in merged or merged[request].problem is None:
+            known = merged.get(request)
+            if known is None or outcome.says_more_than(known):
                 merged[request] = outcome
-        return JobOutcomes(merged)
+        seconds = dict(self.publishing)
+        for request, more in other.publishing.items():
+            seconds[request] = max(more, seconds.get(request, 0.0))
+        return JobOutcomes(merged, seconds, self.times.slower_of(other.times))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +127,7 @@ class StepOrders(KVConnectorMetadata):
     start: list[PrefillJob] = field(default_factory=list)
     idle: bool = False
     """No other request is computed in this step, so a longer slice delays nobody."""
+    streams: bool = False
+    """Only requests that generate are computed in this step, no prompts."""
+    work: int = 0
+    """Token-layers of sparse prefills that this step may hold."""

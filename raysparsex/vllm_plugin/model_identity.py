@@ -47,9 +47,24 @@ def special_tokens_of(vllm_config: VllmConfig) -> np.ndarray[Any, np.dtype[np.in
 
 def shape_of(vllm_config: VllmConfig) -> LayerShape:
     """Depth, and weights that make queries, keys and values over all of a (gated) layer's."""
+    made, all_of_it, _ = _layer_weights(vllm_config)
+    layers = vllm_config.model_config.hf_text_config.num_hidden_layers
+    return LayerShape(layers, float(made / all_of_it))
+
+
+def keys_per_token_of(vllm_config: VllmConfig) -> int:
+    """Keys that a token attends to with as many operations as the rest of a layer takes.
+
+    Two for each weight, and four for each number of a key that a head looks at.
+    """
+    _, weights, queries = _layer_weights(vllm_config)
+    return max(1, weights // (2 * queries))
+
+
+def _layer_weights(vllm_config: VllmConfig) -> tuple[int, int, int]:
+    """Weights that make queries, keys and values; all of a (gated) layer; numbers of a query."""
     model, config = vllm_config.model_config, vllm_config.model_config.hf_text_config
     hidden, size = model.get_hidden_size(), model.get_head_size()
     queries, keys = config.num_attention_heads * size, config.num_key_value_heads * size
     made = hidden * (queries + 2 * keys)
-    projection = made / (made + hidden * queries + 3 * hidden * config.intermediate_size)
-    return LayerShape(config.num_hidden_layers, float(projection))
+    return made, made + hidden * queries + 3 * hidden * config.intermediate_size, queries

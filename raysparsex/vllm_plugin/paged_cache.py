@@ -80,8 +80,12 @@ class PagedCache:
         size = self.block_size
         first, last = start // size, -(-end // size)
         rows = slice(start - first * size, end - first * size)
-        keys, values = self._layout.read(self._cache[blocks[first:last]])
+        keys, values = self.read_blocks(blocks[first:last])
         return keys.flatten(0, 1)[rows], values.flatten(0, 1)[rows]
+
+    def read_blocks(self, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [B, S, G, D] of whole blocks; not to be kept."""
+        return self._layout.read(self._cache[blocks])
 
 
 def find_layout(attention: Any, cache: torch.Tensor) -> BlockLayout:

@@ -13,6 +13,7 @@ from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.segment.coverage import FindRecord, SegmentRecord, find_coverage
 from raysparsex.segment.identity import SegmentHasher
 from raysparsex.segment.trust_scope import PUBLIC_SALT
+from raysparsex.sparse.stages import Stage
 from raysparsex.vllm_plugin.engine_facts import EngineFacts
 from raysparsex.vllm_plugin.prompt_segments import PromptSegments
 from raysparsex.vllm_plugin.tracked_request import TrackedRequest
@@ -96,14 +97,19 @@ class RequestPlanner:
 
     def segments(self, tracked: TrackedRequest) -> PromptSegments:
         """The request's prompt, cut and named; done once."""
-        tracked.prompt = tracked.prompt or PromptSegments.of_prompt(
-            tracked.request.prompt_token_ids,
+        if tracked.prompt is None:
+            with tracked.times.clock.on(Stage.SPLIT):
+                tracked.prompt = self._cut(tracked)
+        return tracked.prompt
+
+    def _cut(self, tracked: TrackedRequest) -> PromptSegments:
+        return PromptSegments.of_prompt(
+            tracked.request.prompt_token_ids or (),
             declared=tracked.params.segments,
             special_tokens=self._facts.special_tokens,
             config=self._settings.segment,
             hasher=SegmentHasher(self._facts.fingerprint, tracked.salt),
         )
-        return tracked.prompt
 
     def _correction(self, params: ReuseParams) -> Correction:
         """The request's word, else the settings', else the profile's, else what is safe."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from raysparsex.config import ReuseMode
@@ -39,6 +40,8 @@ class ReuseReport:
     published_segments: int = 0
     """Left for others: published or queued by its end, without those that were held before. Of a
     request that ends at a stop string, those of its prompt."""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage, see `sparse.stages`; what is published behind the answer is left out."""
 
     def as_params(self) -> dict[str, Any]:
         """The dict that travels in the response."""

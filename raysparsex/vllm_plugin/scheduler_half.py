@@ -24,21 +24,24 @@ from raysparsex.config import ReuseMode, ReuseSettings
 from raysparsex.ids import BlockId, RequestId
 from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.registry.ledger import SegmentLedger
+from raysparsex.sparse.stages import Stage
 from raysparsex.store.elsewhere import Found
 from raysparsex.vllm_plugin.counters import ReuseCounters
 from raysparsex.vllm_plugin.engine_facts import Blocks, EngineFacts
-from raysparsex.vllm_plugin.metadata import JobOutcome, JobOutcomes, PrefillJob, StepOrders
+from raysparsex.vllm_plugin.leavings import Leavings
+from raysparsex.vllm_plugin.metadata import JobOutcomes, PrefillJob, StepOrders
+from raysparsex.vllm_plugin.pace import LEAST_TOKENS
 from raysparsex.vllm_plugin.prefix_depth import PrefixDepths
 from raysparsex.vllm_plugin.publishing import (
     PUBLISHED_TOKENS_PER_STEP,
     Candidate,
     PublishQueue,
-    candidates,
 )
 from raysparsex.vllm_plugin.request_planner import RequestPlanner
 from raysparsex.vllm_plugin.reuse_report import ReuseReport, plain_report, sparse_report
 from raysparsex.vllm_plugin.shared_lookup import SharedLookup
 from raysparsex.vllm_plugin.single_flight import SingleFlight
+from raysparsex.vllm_plugin.slice_pace import SlicePace
 from raysparsex.vllm_plugin.tracked_request import TrackedRequest, tracked_request
 
 if TYPE_CHECKING:
@@ -48,6 +51,11 @@ logger = logging.getLogger("vllm.raysparsex")
 
 RESERVED_BLOCKS_SHARE = 0.1
 """With fewer blocks free than this, finished requests give theirs back unpublished."""
+
+
+LONGEST_ASIDE = 5.0
+"""Seconds that a request waits for blocks while later, smaller ones pass it; then vLLM's order
+holds."""
 
 
 class SchedulerHalf:
@@ -69,6 +77,8 @@ class SchedulerHalf:
         self.single_flight = SingleFlight(settings, facts, self, lookup, clock)
         self._depths = PrefixDepths(2 * blocks.count, blocks.is_cached)
         self._queue = PublishQueue(self.ledger)
+        self._leavings = Leavings(self._planner, self._queue)
+        self._slices = SlicePace(settings.slice)
         self._tracked: dict[RequestId, TrackedRequest] = {}
         self._prefilling: dict[RequestId, TrackedRequest] = {}
         """Requests whose prompt is to be published once vLLM has computed it."""
@@ -111,6 +121,13 @@ class SchedulerHalf:
         is what the ledger holds.
         """
         tracked = self._tracked[RequestId(request.request_id)]
+        with tracked.times.clock.on(Stage.LOOKUP):
+            return self._matched(tracked, prefix_tokens)
+
+    def _matched(self, tracked: TrackedRequest, prefix_tokens: int) -> int | None:
+        request = tracked.request
+        if tracked.may_reuse and not self._fits(tracked):
+            return None
         if tracked.may_reuse and self.single_flight.waits_on(tracked):
             return None
         tracked.prefix_tokens = prefix_tokens
@@ -133,6 +150,17 @@ class SchedulerHalf:
             tracked.publishes = False
             self._give_up(tracked, "planning failed; see the server's log")
         return tracked.plan.last - prefix_tokens if tracked.plan else 0
+
+    def _fits(self, tracked: TrackedRequest) -> bool:
+        """Whether a job may wait behind the others, with blocks to spare for those that stream.
+
+        Only one is computed at a time, so what is loaded and activations fit if one's do.
+        """
+        needed = -(-tracked.request.num_tokens // self._facts.block_size)
+        spare = RESERVED_BLOCKS_SHARE * self._blocks.count
+        if self.running_jobs == 0 or tracked.times.age > LONGEST_ASIDE:
+            return True
+        return bool(self._blocks.free - needed >= spare)
 
     def take_in(self, found: Found) -> None:
         """Hold segments of shared stores, and have them fetched."""
@@ -171,6 +199,7 @@ class SchedulerHalf:
                 self._begin_writing(tracked)
             self._prefilling[tracked.id] = tracked
             self.single_flight.begin(tracked)
+            tracked.times.ready()
             return None
         plan, prompt = tracked.plan, tracked.prompt
         assert plan is not None
@@ -210,6 +239,8 @@ class SchedulerHalf:
             self._give_back_blocks()
         orders, self._orders = self._orders, StepOrders()
         orders.idle = scheduled_tokens == 0
+        # A stream takes a token of a step; more tokens than there are requests are a prompt's.
+        orders.streams = 0 < scheduled_tokens <= max(len(self._tracked), LEAST_TOKENS - 1)
         portion = self._queue.portion(
             PUBLISHED_TOKENS_PER_STEP * (self._settings.slice.idle_factor if orders.idle else 1),
             self._blocks_of,
@@ -219,6 +250,7 @@ class SchedulerHalf:
         orders.release += [r for r in portion.exhausted if self._releasing.pop(r, None)]
         self.counters.evicted_segments += len(portion.evicted)
         self.counters.published_tokens += portion.tokens
+        orders.work = self._slices.work(idle=orders.idle, copied=portion.tokens)
         return orders
 
     def ended(self, outcomes: JobOutcomes) -> None:
@@ -226,6 +258,11 @@ class SchedulerHalf:
         for request, outcome in outcomes.of.items():
             if request in self._tracked:
                 self._tracked[request].outcome = outcome
+        self._slices.saw(outcomes.times)
+        for request, seconds in outcomes.publishing.items():
+            self.counters.count_seconds({Stage.PUBLISH: seconds})
+            if request in self._tracked:
+                self._tracked[request].times.publishing += seconds
 
     def produced(self, request: RequestId, failed: bool) -> None:
         """A job ended in all workers."""
@@ -234,10 +271,11 @@ class SchedulerHalf:
         if tracked is None:
             return
         tracked.loading = False
+        tracked.times.ready()
         if failed and tracked.plan:
             # Whichever of them was lost or damaged: all are computed and published anew.
             self._orders.drop += self.ledger.drop({s.segment for s in tracked.plan.reused})
-            self._give_up(tracked, _failure(tracked.outcome))
+            self._give_up(tracked, tracked.failure)
 
     def finished(self, request: Request, blocks: list[BlockId]) -> tuple[bool, ReuseReport]:
         """The request ended: whether its blocks must be kept until released, and its report."""
@@ -246,10 +284,11 @@ class SchedulerHalf:
         self._prefilling.pop(owner, None)
         self._note_written(tracked)
         self._depths.done(owner)
-        keeps = not tracked.loading and self._queue_rest(tracked)
+        keeps = not tracked.loading and self._leavings.queue_rest(tracked)
         report = self._report(tracked)
         if not tracked.leaves_nothing:  # checks and measurements are nobody's traffic
             self.counters.count_report(report)
+            self.counters.count_seconds({**report.timings, Stage.PUBLISH: 0.0})  # as it goes on
         if tracked.has_stop_strings:
             self.counters.reports[owner] = report.as_params()
         self._keep(tracked)
@@ -264,14 +303,18 @@ class SchedulerHalf:
         return True, report
 
     def _keep(self, tracked: TrackedRequest) -> None:
-        """Heed the request's `ttl`: what it read and leaves stays longer than the rest, or not."""
+        """Heed the request's `ttl`: what it read and leaves stays longer than the rest, or not.
+
+        To end a wish, a request need not have run. To wish, its client must not have gone.
+        """
         keeps, ttl, now = self.ledger.keeps, tracked.params.ttl, self._clock()
         keeps.expire(now)
-        ids = {*tracked.prompt.ids, *tracked.leaves} if tracked.prompt else tracked.leaves
-        if ttl:
-            keeps.keep(ids, now + ttl)
-        elif ttl is not None:
-            keeps.release(ids)
+        if ttl == 0 and tracked.is_text:
+            keeps.release(self._planner.segments(tracked).ids)
+            keeps.release(tracked.leaves)
+        elif ttl and not tracked.was_left:
+            keeps.keep(tracked.prompt.ids if tracked.prompt else (), now + ttl)
+            keeps.keep(tracked.leaves, now + ttl)
 
     def gauges(self) -> dict[str, int]:
         """The present state in numbers; names as in `stats.GAUGES`."""
@@ -315,60 +358,13 @@ class SchedulerHalf:
         for owner, tracked in list(self._prefilling.items()):
             if tracked.prompt_is_computed:
                 del self._prefilling[owner]
-                self._queue_prompt(tracked)
+                self._leavings.queue_prompt(tracked)
                 if tracked.has_stop_strings:
                     self.counters.reports[owner] = self._report(tracked).as_params()
 
-    def _queue_prompt(self, tracked: TrackedRequest) -> None:
-        try:
-            tracked.leaves.update(self._queue.add(tracked.id, self.prompt_candidates(tracked)))
-        except Exception:
-            # What is not shared is computed again; the engine must go on.
-            logger.exception("nothing of %s is published", tracked.id)
-            tracked.publishes = False
-
     def prompt_candidates(self, tracked: TrackedRequest) -> Iterable[Candidate]:
         """What its prompt leaves to others, reused spans aside."""
-        if not self._is_of_use(tracked):
-            return ()
-        # An approximate prefix may hold reused tokens, which are never published again.
-        first = tracked.prefix_tokens if tracked.prefix_depth > 0 else 0
-        reused = tracked.plan.reused if tracked.plan else ()
-        segments = self._planner.segments(tracked)
-        return candidates(
-            segments,
-            depth=tracked.depth,
-            reused=reused,
-            first=first,
-            public=tracked.is_public,
-            tenant=tracked.tenant,
-        )
-
-    def _is_of_use(self, tracked: TrackedRequest) -> bool:
-        """Whether others may and could reuse what this request computes."""
-        return tracked.publishes and tracked.depth < self._planner.max_depth
-
-    def _queue_rest(self, tracked: TrackedRequest) -> bool:
-        """Queue what a finished request has not published; whether anything is queued of it."""
-        request, owner = tracked.request, tracked.id
-        # The last token was sampled, but its K and V were never computed.
-        computed = min(request.num_computed_tokens, request.num_tokens - 1)
-        if not self._is_of_use(tracked) or not tracked.prompt_is_computed:
-            return False
-        self._queue_prompt(tracked)
-        if not tracked.publishes:
-            return False
-        if tracked.is_public:  # what a model says about a document is not the document
-            return owner in self._queue
-        try:
-            output = self._planner.segments(tracked).of_output(
-                request.all_token_ids[request.num_prompt_tokens : computed]
-            )
-            answer = candidates(output, depth=tracked.depth, tenant=tracked.tenant)
-            tracked.leaves.update(self._queue.add(owner, answer))
-        except Exception:
-            logger.exception("the answer of %s is not published", owner)
-        return owner in self._queue
+        return self._leavings.of_prompt(tracked)
 
     def _report(self, tracked: TrackedRequest) -> ReuseReport:
         if tracked.plan and tracked.began:
@@ -377,7 +373,12 @@ class SchedulerHalf:
             prompt_tokens = tracked.request.num_prompt_tokens
             prefix_tokens = min(tracked.prefix_tokens, prompt_tokens)
             report = plain_report(tracked.mode, prompt_tokens, prefix_tokens, tracked.fallback)
-        return replace(report, published_segments=len(tracked.leaves))
+        workers = tracked.outcome.seconds if tracked.outcome else {}
+        return replace(
+            report,
+            published_segments=len(tracked.leaves),
+            timings=tracked.times.by_stage(workers),
+        )
 
     def _give_up(self, tracked: TrackedRequest, reason: str) -> None:
         tracked.give_up(reason)
@@ -385,11 +386,3 @@ class SchedulerHalf:
 
     def _blocks_of(self, request: RequestId) -> list[BlockId]:
         return self._releasing.get(request) or self._blocks.of_request(request)
-
-
-def _failure(outcome: JobOutcome | None) -> str:
-    """Why a sparse prefill failed, in the words of a fallback's reason."""
-    problem = outcome.problem if outcome else None
-    if problem and problem.startswith("integrity check failed"):
-        return problem
-    return "the sparse prefill failed; see the server's log"

@@ -30,6 +30,7 @@ COUNTERS = {
     "evicted_segments": ("Segments that left the store to make room", None),
     "fetched_tokens": ("Tokens whose KV was to come from shared stores, by source", "source"),
     "silent_lookups": ("Shared stores and registry shards that did not answer in time", None),
+    "stage_seconds": ("Seconds that requests spent, by stage of their prefill", "stage"),
     "single_flight_waits": ("Requests that waited for what others computed", "outcome"),
 }
 
@@ -58,6 +59,7 @@ class ReuseStats(KVConnectorStats):
             "evicted_segments": {"": counters.evicted_segments},
             "fetched_tokens": dict(counters.fetched_tokens),
             "silent_lookups": {"": counters.silent_lookups},
+            "stage_seconds": dict(counters.stage_seconds),
             "single_flight_waits": dict(counters.single_flight_waits),
         }
         told = {"gauges": gauges, "counters": counts, "reports": counters.reports}

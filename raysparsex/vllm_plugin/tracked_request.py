@@ -12,6 +12,7 @@ from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.segment.trust_scope import PUBLIC_SALT, tag_in
 from raysparsex.vllm_plugin.metadata import JobOutcome
 from raysparsex.vllm_plugin.prompt_segments import PromptSegments
+from raysparsex.vllm_plugin.request_times import RequestTimes
 
 if TYPE_CHECKING:
     from vllm.v1.request import Request
@@ -41,6 +42,7 @@ class TrackedRequest:
     """Blocks, from the first, whose depth is accounted for; None until it has blocks."""
     leaves: set[SegmentId] = field(default_factory=set)
     """Segments that it was the one to publish, or has queued."""
+    times: RequestTimes = field(default_factory=RequestTimes)
 
     @property
     def id(self) -> RequestId:
@@ -84,6 +86,24 @@ class TrackedRequest:
         to carry the report."""
         sampling = self.request.sampling_params
         return bool(sampling is not None and sampling.stop)
+
+    @property
+    def failure(self) -> str:
+        """Why its sparse prefill failed, in the words of a fallback's reason."""
+        problem = self.outcome.problem if self.outcome else None
+        if problem and problem.startswith("integrity check failed"):
+            return problem
+        return "the sparse prefill failed; see the server's log"
+
+    @property
+    def was_left(self) -> bool:
+        """Whether its client went before its end; vLLM ends those with stop strings alike."""
+        return self.request.status.name == "FINISHED_ABORTED" and not self.has_stop_strings
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its prompt is nothing but tokens, so that it can be cut into segments."""
+        return why_plain(self.request) is None
 
     def give_up(self, reason: str) -> None:
         """It is to be prefilled plainly."""

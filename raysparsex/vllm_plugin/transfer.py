@@ -17,9 +17,13 @@ import torch
 from raysparsex.errors import CorruptSegment
 from raysparsex.segment.coverage import ReusedSpan
 from raysparsex.sparse.rope_align import Rotation
+from raysparsex.sparse.stages import Stage, StageClock
 from raysparsex.store.base import SegmentStore
 from raysparsex.vllm_plugin.decoder import DecoderModel
 from raysparsex.vllm_plugin.metadata import Publication, SegmentAt
+
+READ_AT_ONCE = 512
+"""Tokens; of a few hundred, a CPU still has in its cache what it gathered when it stores it."""
 
 
 class HostCopies:
@@ -62,19 +66,31 @@ def read_out(
 ) -> Iterator[tuple[SegmentAt, torch.Tensor]]:
     """KV [L, 2, N, G, D] of each segment of a publication, read from the request's blocks."""
     blocks = torch.tensor(publication.blocks, dtype=torch.int32, device=model.device)
+    size = model.block_size
     for run in _runs(publication.segments):
-        first, last = run[0].start, run[-1].end
-        layers = [torch.stack(layer.cache.read(blocks, first, last)) for layer in model.layers]
-        kv = torch.stack(layers)
+        first, last = run[0].start // size, -(-run[-1].end // size)
+        kv = _whole_blocks(model, blocks[first:last])
         for at in run:
-            yield at, copies.to_host(kv[:, :, at.start - first : at.end - first])
+            yield at, copies.to_host(kv[:, :, at.start - first * size : at.end - first * size])
+
+
+def _whole_blocks(model: DecoderModel, blocks: torch.Tensor) -> torch.Tensor:
+    """KV [L, 2, B * S, G, D] of these blocks, each number copied once from where it lies."""
+    kv: torch.Tensor | None = None
+    for index, layer in enumerate(model.layers):
+        for half, part in enumerate(layer.cache.read_blocks(blocks)):
+            if kv is None:
+                kv = part.new_empty((len(model.layers), 2, *part.shape))
+            kv[index, half] = part
+    assert kv is not None
+    return kv.flatten(2, 3)
 
 
 def _runs(segments: Sequence[SegmentAt]) -> Iterator[list[SegmentAt]]:
-    """Segments that follow each other without a gap, to be read at once."""
+    """Segments that follow each other without a gap, to be read at once; not too many."""
     run: list[SegmentAt] = []
     for at in segments:
-        if run and run[-1].end != at.start:
+        if run and (run[-1].end != at.start or at.end - run[0].start > READ_AT_ONCE):
             yield run
             run = []
         run.append(at)
@@ -98,21 +114,37 @@ class AlignedLoader:
     """
 
     def __init__(
-        self, model: DecoderModel, store: SegmentStore, spans: Sequence[ReusedSpan]
+        self,
+        model: DecoderModel,
+        store: SegmentStore,
+        spans: Sequence[ReusedSpan],
+        clock: StageClock | None = None,
     ) -> None:
+        self._clock = clock or StageClock()
         self._model = model
         self._sources = [_source(store, span, model) for span in spans]
         self._shifts_R = torch.cat(
             [torch.full((span.end - span.start,), span.shift) for span in spans]
         )
         self._rotations: dict[int, Rotation] = {}
+        self._place: torch.Tensor | None = None
 
     def load(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """See `SegmentLoader.load`."""
-        kv = torch.cat([source.kv[layer, :, source.rows] for source in self._sources], dim=1)
-        kv = kv.to(self._model.device)
-        aligner = self._model.layers[layer].aligner
-        return aligner.apply(kv[0], self._rotation(layer)), kv[1]
+        kv = self._gathered([source.kv[layer, :, source.rows] for source in self._sources])
+        with self._clock.on(Stage.ALIGN):
+            aligner = self._model.layers[layer].aligner
+            return aligner.turn(kv[0], self._rotation(layer)), kv[1]
+
+    def _gathered(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        """[2, R, G, D] on the model's device, of which every layer is loaded into the same place:
+        new memory for each costs more than the copying."""
+        if self._model.device.type != "cpu":
+            return torch.cat(parts, dim=1).to(self._model.device)
+        if self._place is None:
+            shape = (2, len(self._shifts_R), *parts[0].shape[2:])
+            self._place = torch.empty(shape, dtype=parts[0].dtype)
+        return torch.cat(parts, dim=1, out=self._place)
 
     def values(self, layer: int) -> torch.Tensor:
         """[R, G, D]: the stored values alone, on the model's device."""

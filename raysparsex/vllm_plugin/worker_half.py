@@ -8,8 +8,10 @@ by `take_results` right after. One thread, no locks.
 from __future__ import annotations
 
 import logging
+import sys
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -20,14 +22,15 @@ from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
 from raysparsex.config import ReuseSettings
 from raysparsex.errors import IntegrityFailed, ReuseFailed
 from raysparsex.ids import RequestId, SegmentId
-from raysparsex.segment.coverage import ReusedSpan
-from raysparsex.sparse.integrity import check_alignment
-from raysparsex.sparse.prefill import PrefillTask, SliceBounds, SparsePrefill
+from raysparsex.sparse.integrity import MOST_TOKENS, check_alignment
+from raysparsex.sparse.prefill import ROWS_LOADED, PieceBound, SparsePrefill
 from raysparsex.sparse.sensitivity import FittedSensitivity, feature_layers
-from raysparsex.sparse.token_select import SELECTORS
+from raysparsex.sparse.stages import Stage, StageClock, clocked
 from raysparsex.store.base import SegmentStore
 from raysparsex.store.host_memory import HostMemoryStore
+from raysparsex.vllm_plugin.attention import wish_of
 from raysparsex.vllm_plugin.decoder import DecoderModel, RequestDecoder
+from raysparsex.vllm_plugin.job_tensors import reused_rows, task_of
 from raysparsex.vllm_plugin.metadata import (
     JobOutcome,
     JobOutcomes,
@@ -37,6 +40,7 @@ from raysparsex.vllm_plugin.metadata import (
 )
 from raysparsex.vllm_plugin.register import loaded_model
 from raysparsex.vllm_plugin.sharing import Sharing, shared_store
+from raysparsex.vllm_plugin.slice_pace import StepTimes
 from raysparsex.vllm_plugin.suspicion import SuspectFinder, Suspicion
 from raysparsex.vllm_plugin.transfer import AlignedLoader, HostCopies, read_out
 
@@ -47,6 +51,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("vllm.raysparsex")
 
 T = TypeVar("T")
+
+LESSON_STEPS = 3
+"""A prefill's lesson waits until its first token is out; the next prefill wants to know it."""
+LEAST_PIECE = 16
+"""Token-layers that are computed at once, however short slices have to be."""
 
 
 @dataclass(slots=True)
@@ -68,11 +77,17 @@ class WorkerHalf:
     def __init__(self, vllm_config: VllmConfig, kv_cache_config: KVCacheConfig) -> None:
         self._vllm_config = vllm_config
         self._kv_cache_config = kv_cache_config
-        self._jobs: OrderedDict[RequestId, Iterator[None]] = OrderedDict()
+        self._jobs: OrderedDict[RequestId, Iterator[int]] = OrderedDict()
         self._waiting: dict[RequestId, PrefillJob] = {}
         """Jobs that count on segments which are still on their way."""
         self._sharing: Sharing | None = None
         self._results = StepResults()
+        self._lessons: list[Callable[[], None]] = []
+        """What ended prefills teach, as long as nobody needs to know."""
+        self._lessons_due = 0
+        """Steps until then."""
+        self._left: float | None = None
+        """When the last step's slices ended."""
 
     def open(
         self,
@@ -85,19 +100,38 @@ class WorkerHalf:
         `fitted`: what a profile knows of context sensitivity, by number of full layers.
         """
         self._model = DecoderModel(
-            loaded_model(), self._vllm_config, self._kv_cache_config, kv_caches
+            loaded_model(),
+            self._vllm_config,
+            self._kv_cache_config,
+            kv_caches,
+            wish_of(settings.kernel.attention, settings.kernel.figures),
         )
         self._store: SegmentStore = HostMemoryStore(settings.store.bytes)
         self._copies = HostCopies(self._model.device)
         self._slice = settings.slice
+        self._bound = PieceBound(settings.slice.chunk_tokens)
         self._feature_layers = feature_layers(len(self._model.layers))
-        self.finder = SuspectFinder(fitted)
+        self._finder = SuspectFinder(fitted)
         if settings.store.shared:
             self._sharing = _sharing()
+
+    @property
+    def finder(self) -> SuspectFinder:
+        """What is known of context sensitivity, from all prefills that have ended."""
+        self._learn()
+        return self._finder
+
+    @finder.setter
+    def finder(self, finder: SuspectFinder) -> None:
+        """Know this instead; what ended prefills would teach the old one is dropped."""
+        self._lessons.clear()
+        self._finder = finder
 
     @torch.inference_mode()
     def start_step(self, orders: StepOrders) -> None:
         """Carry out one step's orders, in the order that `metadata` states."""
+        entered, old_lessons = time.perf_counter(), bool(self._lessons)
+        rest = entered - self._left if orders.streams and self._left is not None else None
         for request in orders.stop:
             self._stop(request)
         for segment in orders.drop:
@@ -106,12 +140,23 @@ class WorkerHalf:
             self._sharing.fetch(orders.fetch, orders.fetch_from)
         for publication in orders.publish:
             self._publish(publication)
+        copied = time.perf_counter()
         self._results.released.update(orders.release)
         self._waiting.update((job.request, job) for job in orders.start)
         self._exchange()
-        for job in self._ready():
-            self._start(job)
-        self._run_slices(self._slice.idle_factor if orders.idle else 1)
+        work = sum(self._start(job) for job in self._ready())
+        work += self._run_slice(orders.work - work, orders.idle)
+        self._lessons_due -= 1
+        if old_lessons and not self._jobs and (orders.idle or self._lessons_due <= 0):
+            self._learn()
+        self._left = time.perf_counter()
+        self._results.outcomes.times = StepTimes(
+            work=work,
+            slices=self._left - copied,
+            copied=sum(at.end - at.start for one in orders.publish for at in one.segments),
+            copying=copied - entered,
+            rest=rest,
+        )
 
     def take_results(self) -> StepResults:
         """What ended since the last call."""
@@ -122,6 +167,15 @@ class WorkerHalf:
     def running_jobs(self) -> int:
         """Prefills begun and not ended."""
         return len(self._jobs) + len(self._waiting)
+
+    @torch.inference_mode()
+    def _learn(self) -> None:
+        lessons, self._lessons = self._lessons, []
+        for lesson in lessons:
+            try:
+                lesson()
+            except Exception:  # the prefill that taught it was right all the same
+                logger.exception("nothing is learned from a prefill")
 
     def close(self) -> None:
         """End all jobs."""
@@ -153,18 +207,46 @@ class WorkerHalf:
             del self._waiting[job.request]
         return ready
 
-    def _start(self, job: PrefillJob) -> None:
-        """Fails on all ranks if on one: ranks that part ways would wait for each other."""
+    def _start(self, job: PrefillJob) -> int:
+        """Take hold of what a job loads; its work, in token-layers."""
+        clock = StageClock()
+        with clock.on(Stage.LOAD):
+            loader = self._agreed(job, lambda: self._loader(job, clock))
+        if loader is not None:
+            run = clocked(self._run(job, loader, clock), clock, Stage.ALIGN)
+            self._jobs[job.request] = run
+        return job.plan.reused_tokens // ROWS_LOADED
+
+    def _run(self, job: PrefillJob, loader: AlignedLoader, clock: StageClock) -> Iterator[int]:
+        """A job from its proof to its end, in pieces; fails on all ranks if on one: ranks that part
+        ways would wait for each other."""
         decoder = RequestDecoder(self._model, list(job.blocks))
-        loader = self._agreed(job, lambda: self._loader(job))
-        if loader is None:
-            return
-        rows = _reused_rows(job, self._model.device)
+        rows = reused_rows(job, self._model.device)
         check = partial(check_alignment, decoder, loader, *rows)
-        if self._agreed(job, lambda: check() or True):
-            run = self._agreed(job, lambda: self._produced(job, decoder, loader))
-            if run is not None:
-                self._jobs[job.request] = run
+        if not self._agreed(job, lambda: check() or True):
+            return
+        yield MOST_TOKENS
+        clock.enter(Stage.SCORE)
+        loading = job.plan.reused_tokens // ROWS_LOADED
+        features = []
+        for layer in self._feature_layers:
+            features.append(decoder.gather_over_ranks(loader.values(layer).flatten(1)))
+            yield loading
+        suspicion = self._agreed(job, lambda: self._suspicion(job, torch.cat(features, dim=1)))
+        if suspicion is None:
+            return
+        yield loading
+        clock.enter(Stage.FULL_LAYERS)
+        task = task_of(job, suspicion, self._model.device)
+        prefill = SparsePrefill(task, decoder, loader, self._bound, clock)
+        yield from prefill.run()
+        if prefill.deviation_S is not None:
+            seen = replace(suspicion, suspects_R=prefill.suspects_R)
+            self._lessons.append(partial(self._finder.learn, seen, prefill.deviation_S))
+            self._lessons_due = LESSON_STEPS
+        clock.enter(None)
+        suspects = int(prefill.suspects_R.sum())
+        self._end(job.request, JobOutcome(suspects, prefill.picks, seconds=clock.seconds))
 
     def _agreed(self, job: PrefillJob, attempt: Callable[[], T]) -> T | None:
         """What `attempt` gives, if it fails on no rank; else the job has ended."""
@@ -179,56 +261,36 @@ class WorkerHalf:
         self._end(job.request, JobOutcome(problem=problem or "failed on another rank"))
         return None
 
-    def _loader(self, job: PrefillJob) -> AlignedLoader:
+    def _loader(self, job: PrefillJob, clock: StageClock) -> AlignedLoader:
         self._copies.wait()
         self._store.seal()
-        return AlignedLoader(self._model, self._store, job.plan.reused)
+        return AlignedLoader(self._model, self._store, job.plan.reused, clock)
 
-    def _produced(
-        self, job: PrefillJob, decoder: RequestDecoder, loader: AlignedLoader
-    ) -> Iterator[None]:
-        """Begin a prefill; iterate to its end."""
-        suspicion = self._suspicion(job, decoder, loader)
-        task = _task(job, suspicion, self._model.device)
-        bounds = SliceBounds(self._slice.token_layers, self._slice.chunk_tokens)
-        return self._ended(job, suspicion, SparsePrefill(task, decoder, loader, bounds))
-
-    def _suspicion(
-        self, job: PrefillJob, decoder: RequestDecoder, loader: AlignedLoader
-    ) -> Suspicion:
+    def _suspicion(self, job: PrefillJob, features_RF: torch.Tensor) -> Suspicion:
         plan = job.plan
-        parts = [loader.values(layer).flatten(1) for layer in self._feature_layers]
-        features_RF = torch.cat([decoder.gather_over_ranks(part) for part in parts], dim=1)
         share = plan.suspects if 0 < plan.full_layers < len(self._model.layers) else 1.0
         return self.finder.find(
             share, plan.full_layers, plan.reused, features_RF, job.seed, job.tenant
         )
 
-    def _ended(
-        self, job: PrefillJob, suspicion: Suspicion, prefill: SparsePrefill
-    ) -> Iterator[None]:
-        yield from prefill.run()
-        if prefill.deviation_S is not None:
-            self.finder.learn(
-                replace(suspicion, suspects_R=prefill.suspects_R), prefill.deviation_S
-            )
-        suspects = int(prefill.suspects_R.sum())
-        self._end(job.request, JobOutcome(suspects=suspects, recomputed=prefill.picks))
+    def _run_slice(self, work: int, idle: bool) -> int:
+        """So much of the jobs, oldest first: finishing one before starting the next gives the best
+        mean TTFT. Returns the work done; at least one piece, if there is one."""
+        self._bound.work = sys.maxsize if idle else max(LEAST_PIECE, work // 2)
+        next_one = self._slice.chunk_tokens if idle else self._bound.work
+        done = 0
+        while self._jobs and (done == 0 or done + next_one <= work):
+            done += self._run_piece(next(iter(self._jobs)))
+        return done
 
-    def _run_slices(self, slices: int) -> None:
-        """Oldest job first: finishing one before starting the next gives the best mean TTFT."""
-        for _ in range(slices):
-            if not self._jobs:
-                return
-            self._run_slice(next(iter(self._jobs)))
-
-    def _run_slice(self, request: RequestId) -> None:
+    def _run_piece(self, request: RequestId) -> int:
         try:
-            next(self._jobs[request], None)
+            return next(self._jobs[request], 0)
         except Exception as failure:
             # Whatever went wrong, the request must not: vLLM prefills it plainly.
             logger.exception("sparse prefill of %s failed; prefilling it plainly", request)
             self._end(request, JobOutcome(problem=_told(failure)))
+            return 0
 
     def _stop(self, request: RequestId) -> None:
         if self._waiting.pop(request, None) is not None:
@@ -254,6 +316,7 @@ class WorkerHalf:
         for at in publication.segments:
             # An older copy stands at another position: better none than that under a new record.
             self._drop(at.segment)
+        began = time.perf_counter()
         try:
             for at, kv in read_out(self._model, publication, self._copies):
                 self._store.put(at.segment, kv)
@@ -266,52 +329,14 @@ class WorkerHalf:
             # The ledger thinks it is held; a request that counts on it is prefilled plainly, and
             # the ledger then learns of it.
             logger.warning("a segment of %s is not published: %s", publication.request, problem)
+        spent = self._results.outcomes.publishing
+        owner, seconds = publication.request, time.perf_counter() - began
+        spent[owner] = spent.get(owner, 0.0) + seconds
 
 
 def _sharing() -> Sharing:
     group = get_tp_group()
     return Sharing(shared_store(), group.rank_in_group, group.world_size)
-
-
-def _task(job: PrefillJob, suspicion: Suspicion, device: torch.device) -> PrefillTask:
-    plan = job.plan
-    tokens = torch.from_numpy(job.tokens[plan.prefix_tokens : plan.last].astype("int64"))
-    reused = torch.zeros(len(tokens), dtype=torch.bool)
-    for span in plan.reused:
-        reused[span.start - plan.prefix_tokens : span.end - plan.prefix_tokens] = True
-    return PrefillTask(
-        tokens_T=tokens.to(device),
-        first=plan.prefix_tokens,
-        reused_T=reused.to(device),
-        suspects_R=suspicion.suspects_R,
-        sought=suspicion.sought,
-        run_offsets_R=_run_offsets(plan.reused).to(device),
-        full_layers=plan.full_layers,
-        selector=SELECTORS[plan.selector],
-        picks=plan.recomputed_tokens,
-        seed=job.seed,
-        learns=job.learns,
-    )
-
-
-def _reused_rows(job: PrefillJob, device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Token ids, positions, and places in their runs of the reused tokens, [R] int64 each."""
-    spans = job.plan.reused
-    positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
-    tokens = torch.from_numpy(job.tokens[positions.numpy()].astype("int64"))
-    return tokens.to(device), positions.to(device), _run_offsets(spans).to(device)
-
-
-def _run_offsets(spans: Sequence[ReusedSpan]) -> torch.Tensor:
-    """Place of each reused token in its run: spans that touch and move alike are one."""
-    parts, length = [], 0
-    for index, span in enumerate(spans):
-        before = spans[index - 1] if index else None
-        if before is None or (before.end, before.shift) != (span.start, span.shift):
-            length = 0
-        parts.append(torch.arange(length, length + span.end - span.start))
-        length += span.end - span.start
-    return torch.cat(parts)
 
 
 def _told(failure: Exception) -> str:

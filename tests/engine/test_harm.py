@@ -38,7 +38,7 @@ def test_an_abort_leaves_a_block_a_pin_or_a_job(
     engine: Engine, moved: list[int], steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Small slices, so that the job takes several steps; the fixture checks what is left.
-    monkeypatch.setattr(engine.worker, "_slice", SMALL_SLICES)
+    monkeypatch.setattr(engine.half._slices, "_config", SMALL_SLICES)
     begin(engine, "aborted", moved)
     for _ in range(steps):
         engine.llm.llm_engine.step()
@@ -172,7 +172,7 @@ def assert_caught(engine: Engine, prompt: list[int], right: Answer) -> None:
 def test_a_long_sparse_prefill_stops_running_streams(
     engine: Engine, moved: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.worker, "_slice", SMALL_SLICES)
+    monkeypatch.setattr(engine.half._slices, "_config", SMALL_SLICES)
     rng = random.Random(1)
     begin(engine, "stream", tokens(rng, 50), max_tokens=200)
     for _ in range(3):

@@ -47,6 +47,7 @@ class FakeDecoder:
         self.layer_count = layers
         self.scale = 0.4
         self.max_runs = 10**9
+        self.keys_per_token = 10**9
         self._embedding = weights(VOCABULARY, HIDDEN) * 5
         self._query = weights(layers, HIDDEN, heads * size)
         self._key = weights(layers, HIDDEN, groups * size)

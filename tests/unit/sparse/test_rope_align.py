@@ -233,3 +233,23 @@ def test_aligned_keys_equal_those_that_vllm_computes_at_the_new_position(
     # bfloat16 tables: sine and cosine are off by 2 ** -9 at either position, keys reach 4
     tolerance = {torch.float32: 1e-3, torch.bfloat16: 2**-4}[dtype]
     assert largest_error(aligned, computed_at(2000)) < tolerance
+
+
+@both_pairings
+@every_rope
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_turning_in_place_gives_other_bits(
+    rope: dict[str, Any], neox: bool, dtype: torch.dtype
+) -> None:
+    aligner = aligner_of(rope, neox)
+    keys = torch.randn(40, 3, HEAD_DIM, generator=torch.Generator().manual_seed(3)).to(dtype)
+    keys[5] = -0.0
+    for shift in (torch.arange(40) - 20, torch.arange(1, 41), torch.zeros(40, dtype=torch.int64)):
+        rotation = aligner.rotation(shift)
+        expected = aligner.apply(keys, rotation)
+        own = keys.clone()
+        turned = aligner.turn(own, rotation)
+        assert turned.data_ptr() == own.data_ptr()
+        for part in (turned, expected):
+            assert part.dtype == dtype
+        assert torch.equal(turned.view(torch.uint8), expected.view(torch.uint8))

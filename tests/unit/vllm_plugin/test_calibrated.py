@@ -10,6 +10,7 @@ import pytest
 from raysparsex.config import ReuseMode, SelectorName
 from raysparsex.plan.calibrated_bounds import CalibratedBounds
 from raysparsex.plan.correction import Correction
+from raysparsex.sparse.stages import Stage
 from raysparsex.vllm_plugin.metadata import JobOutcome, JobOutcomes
 from tests.fakes.engine import FakeEngine
 from tests.fakes.segments import random_tokens
@@ -116,3 +117,13 @@ def test_what_one_rank_knows_of_a_failure_is_not_lost_among_the_others() -> None
     for order in ((good, bad), (bad, good)):
         first, second = (JobOutcomes({"r": outcome}) for outcome in order)  # type: ignore[dict-item]
         assert first.aggregate(second).of == {"r": bad}
+
+
+def test_of_two_ranks_that_succeed_the_slower_one_tells_the_time() -> None:
+    quick = JobOutcome(suspects=3, seconds={Stage.LOAD: 1.0, Stage.SCORE: 1.0})
+    slow = JobOutcome(suspects=3, seconds={Stage.LOAD: 0.5, Stage.SCORE: 2.0})
+    for order in ((quick, slow), (slow, quick)):
+        first, second = (JobOutcomes({"r": one}, {"r": one.seconds[Stage.LOAD]}) for one in order)  # type: ignore[dict-item]
+        merged = first.aggregate(second)
+        assert merged.of == {"r": slow}
+        assert merged.publishing == {"r": 1.0}

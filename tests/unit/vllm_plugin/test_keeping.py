@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from tests.fakes.engine import FakeEngine
@@ -65,3 +67,45 @@ def test_zero_ends_it_at_once(engine: FakeEngine) -> None:
     others(engine)
     assert reused(engine) == 0
     assert engine.half.gauges()["kept_segments"] == 0
+
+
+def test_zero_ends_it_without_running(engine: FakeEngine) -> None:
+    """vLLM ends a request that is to clean up as it begins."""
+    engine.run(MINE, reuse="exact", ttl=30)
+    engine.finish(engine.add(MINE, publish=False, ttl=0), "FINISHED_ABORTED")
+    others(engine)
+    assert reused(engine) == 0
+    assert engine.half.gauges()["kept_segments"] == 0
+    engine.assert_nothing_held()
+
+
+def test_what_stands_elsewhere_in_another_prompt_is_released_too(engine: FakeEngine) -> None:
+    """A graph names the messages that nobody reads any more; special tokens edge them."""
+    message = [1, *MINE, 2]
+    engine.run([1, *QUESTION, 2, *message], reuse="exact", ttl=30)
+    kept = engine.half.gauges()["kept_segments"]
+    engine.finish(engine.add(message, publish=False, ttl=0), "FINISHED_ABORTED")
+    assert 0 < engine.half.gauges()["kept_segments"] <= kept / 3
+
+
+def test_other_salts_wishes_are_left_alone(engine: FakeEngine) -> None:
+    engine.run(MINE, reuse="exact", ttl=30, salt="one")
+    kept = engine.half.gauges()["kept_segments"]
+    engine.finish(engine.add(MINE, publish=False, ttl=0, salt="two"), "FINISHED_ABORTED")
+    assert engine.half.gauges()["kept_segments"] == kept > 0
+
+
+def test_a_client_that_went_away_wishes_nothing(engine: FakeEngine) -> None:
+    request = engine.add(MINE, reuse="exact", ttl=30)
+    engine.admit(request)
+    engine.finish(request, "FINISHED_ABORTED")
+    assert engine.half.gauges()["kept_segments"] == 0
+
+
+def test_an_answer_that_ended_at_a_stop_string_is_kept(engine: FakeEngine) -> None:
+    stops = {"sampling_params": SimpleNamespace(stop=["."])}
+    request = engine.add(MINE, reuse="exact", ttl=30, others=stops)
+    engine.admit(request)
+    engine.compute(request)
+    engine.finish(request, "FINISHED_ABORTED")
+    assert engine.half.gauges()["kept_segments"] > 0

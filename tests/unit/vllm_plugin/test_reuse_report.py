@@ -38,6 +38,7 @@ FIELDS = {
     "segments",
     "fallback",
     "published_segments",
+    "timings",
 }
 
 
@@ -59,6 +60,7 @@ def test_a_sparse_report_tells_the_plan() -> None:
         "segments": 3,
         "fallback": None,
         "published_segments": 0,
+        "timings": {},
     }
 
 

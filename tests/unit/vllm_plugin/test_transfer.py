@@ -16,9 +16,11 @@ from raysparsex.vllm_plugin.metadata import Publication, SegmentAt
 from tests.fakes.segments import record, segment_id, span
 
 pytest.importorskip("vllm.model_executor.layers.attention")
+from raysparsex.vllm_plugin import transfer as module
 from raysparsex.vllm_plugin.transfer import AlignedLoader, HostCopies, read_out
 
-LAYERS, HEADS, SIZE, LENGTH = 3, 2, 8, 200
+LAYERS, HEADS, SIZE, LENGTH, BLOCK = 3, 2, 8, 200, 10
+BLOCKS = [*range(30, 20, -1), *range(5, 15)]
 CPU = torch.device("cpu")
 
 
@@ -30,10 +32,11 @@ class FakeCache:
         self.kv = torch.randn(shape, generator=torch.Generator().manual_seed(layer))
         self.read_tokens = 0
 
-    def read(self, blocks: torch.Tensor, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        assert blocks.tolist() == [4, 2]
-        self.read_tokens += end - start
-        return self.kv[0, start:end], self.kv[1, start:end]
+    def read_blocks(self, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.read_tokens += len(blocks) * BLOCK
+        order = torch.tensor([BLOCKS.index(block) for block in blocks.tolist()])
+        keys, values = self.kv.view(2, -1, BLOCK, HEADS, SIZE)[:, order]
+        return keys, values
 
 
 def fake_model() -> Any:
@@ -46,7 +49,7 @@ def fake_model() -> Any:
         SimpleNamespace(cache=FakeCache(layer), aligner=aligner, attention=attention)
         for layer in range(LAYERS)
     ]
-    return SimpleNamespace(device=CPU, layers=layers)
+    return SimpleNamespace(device=CPU, layers=layers, block_size=BLOCK)
 
 
 def there(model: Any, start: int, end: int) -> torch.Tensor:
@@ -55,7 +58,7 @@ def there(model: Any, start: int, end: int) -> torch.Tensor:
 
 def read(model: Any, places: list[tuple[int, int]]) -> list[torch.Tensor]:
     segments = tuple(SegmentAt(record(str(i)), *place) for i, place in enumerate(places))
-    publication = Publication(RequestId("r"), [BlockId(4), BlockId(2)], segments)
+    publication = Publication(RequestId("r"), [BlockId(block) for block in BLOCKS], segments)
     found = list(read_out(model, publication, HostCopies(CPU)))
     assert [at for at, _ in found] == list(segments)
     return [kv for _, kv in found]
@@ -76,6 +79,28 @@ def test_a_segment_is_stored_with_keys_of_other_tokens(places: list[tuple[int, i
     model = fake_model()
     for kv, (start, end) in zip(read(model, places), places, strict=True):
         assert torch.equal(kv, there(model, start, end))
+
+
+@pytest.mark.parametrize("most", [1, 25, 60])
+def test_a_long_run_read_in_parts_is_stored_otherwise(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "READ_AT_ONCE", most)
+    model = fake_model()
+    places = [(start, start + 20) for start in range(5, 185, 20)]
+    for kv, (start, end) in zip(read(model, places), places, strict=True):
+        assert torch.equal(kv, there(model, start, end))
+
+
+def test_of_layers_loaded_into_one_place_the_last_one_counts() -> None:
+    """What `SegmentLoader` says of how long a layer lasts; memory is taken once."""
+    model, store = fake_model(), store_with(30)
+    loader = AlignedLoader(model, store, [span(7, 37, name="0", base_position=9)])
+    first = loader.load(0)[0]
+    kept = first.clone()
+    second = loader.load(1)[0]
+    assert second.data_ptr() == first.data_ptr()
+    assert torch.equal(loader.load(0)[0], kept)
 
 
 def test_what_lies_between_two_segments_is_copied_too() -> None:
