@@ -162,8 +162,8 @@ class SliceConfig(_Frozen):
     idle_factor: int = Field(
         default=8,
         ge=1,
-        description="times token_layers, at most, per engine step while no stream is waiting for its"
-        " next token",
+        description="times token_layers, at most, per engine step while no stream is waiting for"
+        " its next token",
     )
 
 
