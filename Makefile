@@ -1,7 +1,7 @@
 # The same commands here and in CI. `make setup` skips what is done.
 # ARGS goes to the program behind a target: make bench ARGS="--quick", make test ARGS="-k ledger".
 
-.PHONY: setup serve demo test check bench bench-quality bench-routing bench-routing-simulation bench-kernels calibrate train
+.PHONY: setup serve demo test check bench bench-quality bench-routing bench-routing-simulation bench-kernels bench-agents bench-speed calibrate train
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -48,6 +48,12 @@ bench-routing-simulation: setup
 
 bench-kernels: setup
 	@exec $(PYTHON) -m benchmarks.kernels $(ARGS)
+
+bench-agents: setup
+	@exec $(PYTHON) -m benchmarks.agents $(ARGS)
+
+bench-speed: setup
+	@exec $(PYTHON) -m benchmarks.speed $(ARGS)
 
 calibrate: setup
 	@exec $(PYTHON) -m raysparsex.cli calibrate $(ARGS)

@@ -49,7 +49,7 @@ from .stream import MessageChunk, StreamMode
 from .sync import run
 
 if TYPE_CHECKING:
-    from .agent import Agent, AgentResult
+    from .agent import Agent
     from .agent_errors import (
         AgentError,
         EndpointDown,
@@ -61,19 +61,22 @@ if TYPE_CHECKING:
         ToolError,
         TurnLimitError,
     )
+    from .branch import Branch
     from .client import Client
     from .explain import Explanation
     from .handoff import Handoff
     from .messages import AgentOutput, Document, Message, ToolResult
     from .policy import Role
     from .report import RunReport
+    from .result import AgentResult
     from .tools import Tool, function_tool
 
 _LATER = {
     "Agent": "agent",
     "AgentError": "agent_errors",
     "AgentOutput": "messages",
-    "AgentResult": "agent",
+    "AgentResult": "result",
+    "Branch": "branch",
     "Client": "client",
     "Document": "messages",
     "EndpointDown": "agent_errors",
@@ -102,6 +105,7 @@ __all__ = [
     "AgentError",
     "AgentOutput",
     "AgentResult",
+    "Branch",
     "CheckpointError",
     "Checkpointer",
     "Client",

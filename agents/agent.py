@@ -9,17 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from raysparsex.config import ReuseMode
 
 from .agent_errors import AgentError, TurnLimitError
+from .branch import Branch
 from .client import Client, default_client
 from .commands import Command
 from .completion import ChatRequest
 from .context import RunContext, current_run
 from .handoff import Handoff
 from .hints import Sharing, Wishes, request_extras
+from .keeping import Kept
 from .messages import AgentOutput, Message
 from .policy import Role, reuse_params
 from .prompt import (
@@ -34,6 +37,7 @@ from .prompt import (
     prompt_of,
     value_at,
 )
+from .result import AgentResult
 from .spans import agent_span
 from .telling import Telling
 from .tools import Tool, function_tool
@@ -43,19 +47,6 @@ from .turns import Answer, HandedOver, Loop
 WALL_CLOCK = time.time() - time.monotonic()
 """Added to monotonic seconds; read once, so that a run keeps its priority."""
 LIST = "[]"
-
-
-@dataclass(frozen=True, slots=True)
-class AgentResult:
-    """What an agent answered when it was run alone."""
-
-    output: Any
-    """The text, or what `output_type` makes of it."""
-    text: str
-    agent: str
-    """Who answered: another one after a handoff."""
-    messages: tuple[ChatMessage, ...]
-    """Everything that was said, instructions included, as it was sent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +143,10 @@ class Agent:
         Telling(self.name, run).tell("prefetch", segments=[s.id for s in prompt.segments])
         return await (self.client or default_client()).prefetch(request)
 
+    def branch(self, state: Any) -> Branch:
+        """Side tasks that begin with this agent's next prompt, and leave nothing behind."""
+        return Branch(self, self._prompt(state).messages)
+
     def prompt_segments(self, state: Any) -> Sequence[Segment]:
         """What is known of the prompt that this agent would get in this state."""
         return self._prompt(state).segments
@@ -221,8 +216,32 @@ class Agent:
         run = current_run()
         client = self.client or default_client()
         loop = Loop(self, client, Telling(self.name, run), list(prompt.messages))
+        if run is not None and self._is_kept:
+            run.keeping.note(Kept(loop.messages, client, partial(self._release, client, run)))
         with agent_span(self.name, self.model, run):
             return loop, await loop.run()
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether its prompts are kept at the graph's word, and for nobody else."""
+        users_own = {"ttl", "scope"} & set(self.kv_transfer_params or ())
+        return bool(self.own_tools) and self.sharing == "graph" and not users_own
+
+    async def _release(
+        self, client: Client, run: RunContext, messages: Sequence[ChatMessage]
+    ) -> None:
+        """Tell the server that nobody will read these again."""
+        Telling(self.name, run).tell("release", messages=len(messages))
+        wishes = replace(self.wishes(waits=False), release=True)
+        request = ChatRequest(
+            messages=messages,
+            model=self.model,
+            # Where they stand in the system message, this is the text that was kept.
+            tools=self.definitions if messages[0]["role"] == "system" else (),
+            max_tokens=1,
+            extras=request_extras(run, wishes, self.started(run)),
+        )
+        await client.release(request)
 
     async def _run(self, prompt: Prompt, hops: int) -> AgentResult:
         loop, end = await self._loop(prompt)

@@ -20,6 +20,7 @@ from .agent_errors import EndpointDown
 from .completion import ChatRequest, Completion, Growing
 from .hints import Extras, engine_extras
 from .prompt import joined
+from .sync import close_with_run
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -92,11 +93,19 @@ class Client:
 
     async def prefetch(self, request: ChatRequest) -> bool:
         """Have a prompt's KV held before it is needed. False: the server is none of ours."""
+        return await self._hint(request, self._max_retries)
+
+    async def release(self, request: ChatRequest) -> bool:
+        """Have a prompt's KV kept no longer. False: the server is none of ours."""
+        return await self._hint(request, retries=0)
+
+    async def _hint(self, request: ChatRequest, retries: int) -> bool:
         if await self.kind() is not Kind.OURS:
             return False
         arguments = await self._arguments(request)
         async with self._clear_errors():
-            create: Any = self._open().chat.completions.create
+            client = self._open().with_options(max_retries=retries)
+            create: Any = client.chat.completions.create
             await create(**{**arguments, "max_tokens": 1})
         return True
 
@@ -160,6 +169,7 @@ class Client:
                 timeout=self._timeout,
                 max_retries=self._max_retries,
             )
+            close_with_run(self._connections[loop].close)
         return self._connections[loop]
 
     async def _arguments(self, request: ChatRequest) -> dict[str, Any]:

@@ -10,8 +10,10 @@ import asyncio
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from .keeping import Keeping
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class RunEvent:
 
     kind: str
     """node_started node_ended node_failed node_retried tool_started tool_ended llm_started
-    llm_first_token llm_token llm_ended prefetch interrupt"""
+    llm_first_token llm_token llm_ended prefetch release interrupt"""
     node: str
     task_id: str
     at: float
@@ -52,6 +54,8 @@ class RunContext:
     """into the run's event stream; may be called from any thread"""
     cancelled: asyncio.Event
     """set before this execution is cancelled: with its run, by its timeout, by a failed sibling"""
+    keeping: Keeping = field(default_factory=Keeping)
+    """what servers keep for the run"""
 
 
 _current: ContextVar[RunContext | None] = ContextVar("current_run", default=None)

@@ -77,6 +77,7 @@ class Execution:
             readers=owner.plan.readers(node, siblings, owner.schema.keys),
             emit=scope.feed.emit,
             cancelled=asyncio.Event(),
+            keeping=scope.keeping,
         )
 
     async def _with_answers(self, record: TaskRecord) -> TaskRecord:

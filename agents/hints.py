@@ -12,6 +12,7 @@ ours get none of it (`client.py`).
 | `nvext.agent_hints.osl` | expected tokens of the answer |
 | `nvext.agent_hints.speculative_prefill` | nobody waits for an answer: hold the prompt's KV |
 | `nvext.cache_control.ttl` | keep the prompt's KV so many seconds: a tool call may follow |
+| both, and a ttl of 0 | keep it no longer: nobody will read it; nothing is computed |
 | header `x-session-id` | the thread |
 """
 
@@ -52,6 +53,10 @@ class Wishes:
     ttl: int | None = None
     osl: int | None = None
     prefetch: bool = False
+    release: bool = False
+    """The prompt need not be kept any longer."""
+    beside: bool = False
+    """A side task: what it reads may be reused, and nothing of it is left behind."""
 
 
 def request_extras(run: RunContext | None, wishes: Wishes, started: float = 0.0) -> Extras:
@@ -64,10 +69,12 @@ def request_extras(run: RunContext | None, wishes: Wishes, started: float = 0.0)
         hints["priority"] = -priority
         if wishes.sharing == "graph":
             body["cache_salt"] = salt_of(run)
-    if wishes.prefetch:
+    if wishes.prefetch or wishes.release:
         hints["speculative_prefill"] = True
     nvext: dict[str, Any] = {"agent_hints": hints} if hints else {}
-    if wishes.ttl is not None and not wishes.prefetch:
+    if wishes.release:
+        nvext["cache_control"] = {"ttl": 0}
+    elif wishes.ttl is not None and not wishes.prefetch:
         nvext["cache_control"] = {"ttl": wishes.ttl}
     if nvext:
         body["nvext"] = nvext
@@ -94,7 +101,21 @@ def priority_of(started: float) -> int:
 
 def _reuse(wishes: Wishes) -> dict[str, Any]:
     params = reuse_params(wishes.role, wishes.kv_transfer_params)
+    if wishes.release:
+        return {"reuse": params["reuse"]}
+    if wishes.beside:
+        return _leaving_nothing(params)
     if wishes.sharing == "public":
         # The server computes public texts exactly and refuses to be asked otherwise.
         params.update(scope="public", reuse=ReuseMode.EXACT.value)
     return params
+
+
+def _leaving_nothing(params: dict[str, Any]) -> dict[str, Any]:
+    """Exact ones read the prefix cache and publish nothing in mode `off`; with `publish: false`
+    they would read nothing."""
+    left_out = ("ttl",) if params.get("scope") != "public" else ("ttl", "scope")
+    params = {name: value for name, value in params.items() if name not in left_out}
+    if params["reuse"] == ReuseMode.SPARSE:
+        return {**params, "publish": False}
+    return {**params, "reuse": ReuseMode.OFF.value}

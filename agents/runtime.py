@@ -21,7 +21,9 @@ from .checkpoints.records import Checkpoint, Journal, Source, Task, TaskRecord
 from .commands import NOTHING, START, Command, Interrupt, Target
 from .errors import StepLimitError, UnknownThread
 from .execution import Execution
+from .keeping import Keeping
 from .narrowing import is_command
+from .readers import readers_of
 from .resume import answers_of
 from .retry import Pacing
 from .routing import check_targets, follow_branches
@@ -48,6 +50,7 @@ class Scope:
     prefetch: bool = True
     answers: dict[str, Any] = field(default_factory=dict[str, Any])
     """by interrupt id, what `interrupt` is to return"""
+    keeping: Keeping = field(default_factory=Keeping)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,15 @@ class GraphRun:
 
     async def run(self, given: object) -> Outcome:
         """From an input, a Command, or None (go on) to where nothing is left to run."""
+        goes_on = False
         try:
-            return await self._run(await self._begin(given))
+            outcome = await self._run(await self._begin(given))
+            goes_on = bool(outcome.interrupts)
+            return outcome
         finally:
             await end_all(self._beside)
+            if self.is_outermost:
+                await self.scope.keeping.end(goes_on)
 
     def below(self, graph: CompiledGraph[Any], namespace: str) -> GraphRun:
         """The run of a subgraph."""
@@ -100,6 +108,8 @@ class GraphRun:
                 return self._interrupted(checkpoint, waiting)
             checkpoint = await self._commit(checkpoint, records)
             self._show(checkpoint)
+            if self.is_outermost and self.scope.keeping:
+                self.scope.keeping.release_unread(readers_of(self.plan, checkpoint))
         return Outcome(dict(checkpoint.values), written=checkpoint.written)
 
     async def resume_or_start(self, given: object) -> Outcome:

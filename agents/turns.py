@@ -9,13 +9,13 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .agent_errors import OutputError, ToolArgumentsError, TurnLimitError
 from .client import Client
 from .completion import ChatRequest, Completion
-from .hints import request_extras
+from .hints import Wishes, request_extras
 from .messages import Message, ToolCall
 from .narrowing import is_mapping
 from .prompt import ChatMessage, chat_message
@@ -58,6 +58,8 @@ class Loop:
     client: Client
     telling: Telling
     messages: list[ChatMessage]
+    beside: bool = False
+    """A side task: it leaves nothing at the server."""
     schema: OutputSchema | None = None
     bad_call: tuple[str, str] | None = None
     """Tool and problem of the last turn, if its arguments did not fit."""
@@ -121,9 +123,14 @@ class Loop:
             temperature=agent.temperature,
             max_tokens=agent.max_tokens,
             extras=request_extras(
-                self.telling.run, agent.wishes(waits=bool(offered)), agent.started(self.telling.run)
+                self.telling.run, self._wishes(bool(offered)), agent.started(self.telling.run)
             ),
         )
+
+    def _wishes(self, waits: bool) -> Wishes:
+        if self.beside:
+            return replace(self.agent.wishes(waits=False), beside=True)
+        return self.agent.wishes(waits)
 
     async def _accepted(self, completion: Completion, turn: int) -> Answer:
         """The answer as a value; asked again once if it does not fit."""

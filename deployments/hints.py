@@ -4,6 +4,9 @@
     nvext.cache_control   ttl
     x-session-id          header: the program that the request belongs to
 
+What is computed ahead of use and kept for 0 seconds is not computed at all: with both hints a
+request ends the wish to keep its prompt, and nothing else.
+
 Among programs the one that started first is served first: a request counts as old as the first one
 of its program, though no older than HEAD_START. So nobody gets ahead by asking, and a program's
 later steps do not queue behind all that came in the meantime. Knows neither ray nor vllm.
@@ -79,13 +82,21 @@ def hints_of(body: Any) -> Hints:
 
 def heed(hints: Hints, body: Any) -> None:
     """Make the request what its hints ask for, but for its priority."""
-    ttl, params = hints.cache_control.ttl, body.kv_transfer_params or {}
-    if ttl is not None and params.get("ttl") is None:
-        body.kv_transfer_params = {**params, "ttl": ttl}
+    params = dict(body.kv_transfer_params or {})
+    if params.get("ttl") is None and hints.cache_control.ttl is not None:
+        params["ttl"] = hints.cache_control.ttl
     if hints.agent_hints.speculative_prefill:
+        if params.get("ttl") == 0:
+            params["publish"] = False  # it is nobody's traffic
         body.max_tokens = 1
         if hasattr(body, "max_completion_tokens"):
             body.max_completion_tokens = 1
+    body.kv_transfer_params = params or None
+
+
+def is_release(priority: int, params: Mapping[str, Any]) -> bool:
+    """Whether a request that was heeded and given this priority only ends a wish to keep."""
+    return priority == BEHIND_ALL and params.get("ttl") == 0 and params.get("publish") is False
 
 
 class Programs:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from vllm import SamplingParams
 from vllm.config import VllmConfig
-from vllm.outputs import RequestOutput
+from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -37,6 +37,7 @@ from raysparsex.vllm_plugin.model_identity import fingerprint_of, shape_of, spec
 from .checked_answer import as_position
 from .gate_builder import build_gatekeeper
 from .gatekeeper import Gatekeeper, Shadow
+from .hints import is_release
 from .reuse_report import cached_tokens, note
 
 logger = logging.getLogger(__name__)
@@ -151,6 +152,10 @@ class ReuseLLM(AsyncLLM):
     ) -> AsyncGenerator[RequestOutput, None]:
         # The ingress has set it (`hints.Programs`); a client cannot.
         more["priority"] = min(max(more.get("priority") or 0, 0), SHADOWS_PRIORITY - 1)
+        params = (sampling_params.extra_args or {}).get("kv_transfer_params") or {}
+        if is_release(more["priority"], params):
+            yield await self._release(prompt, sampling_params, request_id)
+            return
         gated = self.gatekeeper.admit(prompt, sampling_params, more.get("lora_request"))
         sampling = gated.sampling if gated else sampling_params
         answers = super().generate(prompt, sampling, request_id, **more)
@@ -165,6 +170,23 @@ class ReuseLLM(AsyncLLM):
                 if cached is not None:
                     output.num_cached_tokens = cached
                 yield output
+
+    async def _release(
+        self, prompt: Any, sampling: SamplingParams, request_id: str
+    ) -> RequestOutput:
+        """Have the connector end the wish to keep a prompt; it hears of wishes as requests end.
+
+        vLLM has requests that end as they begin, for connectors that clean up. Nothing is computed,
+        and nobody waits in front of it.
+        """
+        tasks = await self.get_supported_tasks()
+        request = self.input_processor.process_inputs(request_id, prompt, sampling, tasks)
+        self.input_processor.assign_request_id(request)
+        request.abort_immediately = True
+        await self.engine_core.add_request_async(request)
+        nothing = CompletionOutput(0, "", [], None, None, finish_reason="stop")
+        tokens = request.prompt_token_ids
+        return RequestOutput(request_id, None, tokens, None, [nothing], finished=True)
 
     async def _waited_for(
         self, prompt: Any, answers: AsyncGenerator[RequestOutput, None]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents.agent_errors import EndpointDown, RequestRefused
+from agents.agent_errors import EndpointDown, EndpointError, RequestRefused
 from agents.client import Client, Kind
 from agents.completion import ChatRequest, Completion, Growing
 from agents.hints import Extras
@@ -166,6 +166,19 @@ def test_a_prefetch_is_a_request_for_one_token_and_only_for_ours() -> None:
     assert asyncio.run(main(ours)) is True
     assert ours.chats[0]["max_tokens"] == 1
     assert "stream" not in ours.chats[0]
+    assert asyncio.run(main(other)) is False
+    assert other.chats == []
+
+
+def test_a_release_is_tried_once_and_only_with_ours() -> None:
+    async def main(fake: FakeOpenAI) -> bool:
+        async with fake.running():
+            return await Client(fake.url).release(ChatRequest(ASK, max_tokens=1, extras=EXTRAS))
+
+    down, other = FakeOpenAI([Reply(status=503, error="busy")], ours=True), FakeOpenAI([])
+    with pytest.raises(EndpointError, match="busy"):
+        asyncio.run(main(down))
+    assert len(down.chats) == 1
     assert asyncio.run(main(other)) is False
     assert other.chats == []
 

@@ -72,6 +72,7 @@ def test_the_code_of_the_section_runs(
     assert {body["cache_salt"] for body in server.chats if "cache_salt" in body} == {
         "debate:case-1",
         "debate:case-2",
+        "notes:page-1",
     }
 
 

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from deployments.hints import BEHIND_ALL, HEAD_START, Hints, Programs, heed, hints_of
+from deployments.hints import (
+    BEHIND_ALL,
+    HEAD_START,
+    Hints,
+    Programs,
+    heed,
+    hints_of,
+    is_release,
+)
 from raysparsex.errors import InvalidRequest
 
 
@@ -62,6 +70,30 @@ def test_what_is_computed_ahead_of_use_generates_one_token_behind_all_others(
     heed(hints, request)
     assert (request.max_tokens, request.max_completion_tokens) == (1, 1)
     assert programs.priority("", None, hints) == BEHIND_ALL
+
+
+def test_what_is_computed_ahead_and_kept_for_no_time_only_ends_a_wish(programs: Programs) -> None:
+    request = body({"agent_hints": {"speculative_prefill": True}, "cache_control": {"ttl": 0}})
+    hints = hints_of(request)
+    heed(hints, request)
+    assert request.kv_transfer_params == {"ttl": 0, "publish": False}
+    assert is_release(programs.priority("", None, hints), request.kv_transfer_params)
+
+
+@pytest.mark.parametrize(
+    "nvext",
+    [
+        {"cache_control": {"ttl": 0}},
+        {"agent_hints": {"speculative_prefill": True}},
+        {"agent_hints": {"speculative_prefill": True}, "cache_control": {"ttl": 30}},
+    ],
+)
+def test_nobody_elses_request_goes_unanswered(programs: Programs, nvext: Any) -> None:
+    request = body(nvext)
+    request.kv_transfer_params = {"publish": False}
+    hints = hints_of(request)
+    heed(hints, request)
+    assert not is_release(programs.priority("", None, hints), request.kv_transfer_params)
 
 
 @pytest.mark.parametrize(
