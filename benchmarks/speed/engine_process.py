@@ -1,0 +1,137 @@
+"""An engine in a process of its own: takes loads through a pipe, sends back their courses.
+
+vLLM's engine core runs in this process and thread, and `drive` steps it: no step waits for another
+process, which on two cores would be most of the scatter. HTTP, tokenising and detokenising are
+not in the figures.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from multiprocessing.connection import Connection
+from typing import Any
+
+from benchmarks.speed.drive import Progress, play
+from benchmarks.speed.load import Request
+
+KV_CACHE_BYTES = 2 << 30
+STEP_TOKENS = 2048
+"""`max_num_batched_tokens`: what vLLM's server has on a CPU."""
+CONTEXT = 9216
+
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # vLLM binds fewer threads when a connector is set, so that the engines would not be alike.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Even when eager, vLLM compiles some functions on first use, which takes seconds.
+    "TORCHDYNAMO_DISABLE": "1",
+}
+"""Must be set before torch and vLLM are loaded, so the process begins with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What one engine is started with; two engines of a run differ in `connector` alone."""
+
+    model: str
+    connector: Mapping[str, Any] | None
+
+
+def serve(pipe: Connection) -> None:
+    """Take options, start, say so, play what comes until nothing comes any more."""
+    try:
+        stepper = VllmStepper(pipe.recv())
+        pipe.send(None)
+        for load in iter(pipe.recv, None):
+            pipe.send(play(load, stepper, time.perf_counter, time.sleep))
+    except (EOFError, BrokenPipeError):  # the run has ended
+        return
+    except Exception as problem:
+        pipe.send(f"{type(problem).__name__}: {problem}")
+        raise
+
+
+class VllmStepper:
+    """`drive.Stepper` over vLLM's engine."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        from vllm import LLM
+
+        engine: Any = LLM(
+            model=options.model,
+            dtype="float32",
+            enforce_eager=True,
+            max_model_len=CONTEXT,
+            max_num_batched_tokens=STEP_TOKENS,
+            kv_cache_memory_bytes=KV_CACHE_BYTES,
+            kv_transfer_config=options.connector and dict(options.connector),
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+            seed=0,
+        ).llm_engine
+        self._engine = engine
+        self._scheduler = engine.engine_core.engine_core.scheduler
+        self._reuses = options.connector is not None
+        self._serial = count()
+        self._numbers: dict[str, int] = {}
+
+    def add(self, number: int, prompt: list[int], boundaries: list[int], request: Request) -> None:
+        """See `drive.Stepper`."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = {**request.params, "segments": boundaries}
+        sampling = SamplingParams(
+            max_tokens=request.max_tokens,
+            # What is generated may be read by others: greedy answers of random weights repeat.
+            temperature=0.0 if request.max_tokens == 1 else 1.0,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+            extra_args={"kv_transfer_params": params} if self._reuses else None,
+        )
+        name = str(next(self._serial))
+        self._numbers[name] = number
+        self._engine.add_request(name, {"prompt_token_ids": prompt}, sampling)
+
+    def step(self) -> Sequence[Progress]:
+        """See `drive.Stepper`."""
+        return [self._progress(output) for output in self._engine.step()]
+
+    def abort(self, numbers: Sequence[int]) -> None:
+        """See `drive.Stepper`."""
+        running = [name for name, number in self._numbers.items() if number in numbers]
+        self._engine.abort_request(running)
+        self._numbers.clear()
+
+    @property
+    def busy(self) -> bool:
+        """See `drive.Stepper`."""
+        return bool(self._scheduler.has_requests())
+
+    def _progress(self, output: Any) -> Progress:
+        number = self._numbers[output.request_id]
+        if output.finished:
+            del self._numbers[output.request_id]
+        return Progress(
+            request=number,
+            tokens=tuple(output.outputs[0].token_ids),
+            ended=output.finished,
+            cached_tokens=output.num_cached_tokens or 0,
+            report=(output.kv_transfer_params or {}).get("reuse", {}),
+        )
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's, which ends its engines
+    serve(Connection(int(sys.argv[1])))

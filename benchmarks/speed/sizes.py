@@ -1,0 +1,74 @@
+"""How much of each figure a run takes; `QUICK` has every promised one in under five minutes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.speed.workloads import Board
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Repetitions, and lengths in tokens."""
+
+    pairs_4k: int
+    pairs_8k: int
+    cold_tokens: int
+    cold_pairs: int
+    batch: int
+    """Prompts of a cold batch, all there at once."""
+    batch_tokens: int
+    batches: int
+    board: Board
+    rounds: int
+    stream_tokens: int
+    """Of each stream while nothing else runs."""
+    stream_most: int
+    """Of each stream beside long prompts, which are then computed on without streams: an end for a
+    measure of an engine that serves streams alone."""
+    sparse_arrivals: int
+    full_arrivals: int
+    rag_document: int
+    episodes: int
+    """Of each workload that is measured prompt by prompt."""
+    arrivals: int
+    """At a fixed load."""
+
+
+QUICK = Sizes(
+    pairs_4k=2,
+    pairs_8k=1,
+    cold_tokens=1024,
+    cold_pairs=6,
+    batch=8,
+    batch_tokens=512,
+    batches=2,
+    board=Board(finding=32, answer=16, window=2),
+    rounds=3,
+    stream_tokens=60,
+    stream_most=400,
+    sparse_arrivals=2,
+    full_arrivals=1,
+    rag_document=112,
+    episodes=1,
+    arrivals=8,
+)
+
+FULL = Sizes(
+    pairs_4k=8,
+    pairs_8k=5,
+    cold_tokens=2048,
+    cold_pairs=16,
+    batch=16,
+    batch_tokens=1024,
+    batches=4,
+    board=Board(),
+    rounds=4,
+    stream_tokens=400,
+    stream_most=3000,
+    sparse_arrivals=6,
+    full_arrivals=2,
+    rag_document=240,
+    episodes=4,
+    arrivals=24,
+)
