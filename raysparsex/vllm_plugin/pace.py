@@ -2,8 +2,8 @@
 
 A prompt's time is that from its begin to its first token, over all tokens scheduled in between: so
 prompts that are computed together share their time, and steps that overlap count as they do. Sparse
-prefills are made one after another: theirs is the time from the end of the one before. All are used
-to weigh waiting against computing, where a factor of two rarely changes the answer.
+prefills make room for streams: theirs is the time that workers spent on them, and none in between.
+All are used to weigh waiting against computing, where a factor of two rarely changes the answer.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ class Pace:
         self._step: tuple[float, int] | None = None
         self._sampled = 0
         self._sparse: deque[float] = deque(maxlen=KEPT)
-        self._sparse_begun: dict[RequestId, tuple[float, float]] = {}
-        self._sparse_ended = float("-inf")
+        self._sparse_begun: dict[RequestId, float] = {}
 
     @property
     def token_seconds(self) -> float:
@@ -64,15 +63,13 @@ class Pace:
 
     def begin_sparse(self, owner: RequestId, tokens: float) -> None:
         """Its sparse prefill is ordered, which computes as much as so many tokens take."""
-        self._sparse_begun[owner] = (self._clock(), tokens)
+        self._sparse_begun[owner] = tokens
 
-    def end_sparse(self, owner: RequestId, *, failed: bool) -> None:
-        """It ended."""
-        since, tokens = self._sparse_begun.pop(owner)
-        since = max(since, self._sparse_ended)
-        self._sparse_ended = now = self._clock()
-        if not failed and tokens >= LEAST_TOKENS and now > since:
-            self._sparse.append((now - since) / tokens)
+    def end_sparse(self, owner: RequestId, seconds: float | None) -> None:
+        """It ended, and took workers so long; None: it failed."""
+        tokens = self._sparse_begun.pop(owner)
+        if seconds and tokens >= LEAST_TOKENS:
+            self._sparse.append(seconds / tokens)
 
     def open_sparse(self) -> list[RequestId]:
         """Sparse prefills that were ordered and have not ended."""

@@ -114,7 +114,7 @@ class SingleFlight:
         for owner in self.pace.open_sparse():
             one = tracked.get(owner)
             if one is None or not one.loading:
-                self.pace.end_sparse(owner, failed=one is None or one.plan is None)
+                self.pace.end_sparse(owner, one.worked_seconds if one else None)
         self.pace.step(scheduled)
         self.flights.prune()
 

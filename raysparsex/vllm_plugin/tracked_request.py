@@ -96,6 +96,13 @@ class TrackedRequest:
         return "the sparse prefill failed; see the server's log"
 
     @property
+    def worked_seconds(self) -> float | None:
+        """What its sparse prefill took in the workers, without waiting; None: it failed."""
+        if self.outcome is None or self.outcome.problem is not None:
+            return None
+        return sum(self.outcome.seconds.values())
+
+    @property
     def was_left(self) -> bool:
         """Whether its client went before its end; vLLM ends those with stop strings alike."""
         return self.request.status.name == "FINISHED_ABORTED" and not self.has_stop_strings

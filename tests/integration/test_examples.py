@@ -87,10 +87,9 @@ def test_notes_are_taken_in_the_margin_and_no_page_is_computed_twice(server: Ser
     assert reused(report, "answer")[0] > 500
 
 
-def test_a_review_runs_every_tool_and_shares_what_they_found(server: Server) -> None:
-    findings, said, report = code_review.main(server.base_url)
+def test_a_review_runs_every_tool_and_all_reviewers(server: Server) -> None:
+    findings, said, _ = code_review.main(server.base_url)
     assert json.loads(findings["unused_imports"]) == ["sys is not used"]
     assert json.loads(findings["bare_excepts"]) == ["line 12: a bare except"]
     assert [one.partition(":")[0] for one in said] == [*code_review.REVIEWERS, "sum up"]
     assert all(one.partition(": ")[2] for one in said)
-    assert sum(tokens > 150 for tokens in reused(report, *code_review.REVIEWERS)) >= 2

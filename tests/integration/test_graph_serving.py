@@ -55,11 +55,15 @@ def thread() -> str:
     return uuid.uuid4().hex
 
 
+def new_text(seed: str, sentences: int) -> list[Document]:
+    """A text that no prompt has held before."""
+    rng = Random(seed)
+    return [Document(" ".join(filler(rng) for _ in range(sentences)))]
+
+
 @pytest.fixture
 def documents(thread: str) -> list[Document]:
-    """A text that no prompt has held before."""
-    rng = Random(thread)
-    return [Document(" ".join(filler(rng) for _ in range(60)))]
+    return new_text(thread, sentences=60)
 
 
 def tokens_of(server: Server, documents: list[Document]) -> int:
@@ -91,9 +95,13 @@ def ask_something(server: Server) -> None:
 
 
 def test_a_fan_out_over_a_new_document_computes_it_once(
-    server: Server, heard: Heard, thread: str, documents: list[Document]
+    server: Server, heard: Heard, thread: str
 ) -> None:
-    """Every worker has the document behind a word of its own, which no prefix cache gets past."""
+    """Every worker has the document behind a word of its own, which no prefix cache gets past.
+
+    Long, so that waiting for it pays beyond doubt: of a short one, computing is as quick.
+    """
+    documents = new_text(thread, sentences=300)
     aspects = ("people", "places", "things", "times", "weather", "animals")
     worker = agent(server, "worker", reads=("aspect", "documents", "question"))
     graph = Graph(Case, name="fan-out").add_node("worker", worker).add_edge("worker", END)

@@ -101,26 +101,22 @@ def test_sparse_prefills_are_taken_to_be_as_fast_as_prompts_until_one_was_seen()
     engine.prompt(500, 0.1)
     assert engine.pace.sparse_token_seconds == pytest.approx(0.1 / 500)
     engine.pace.begin_sparse(ONE, 200)
-    engine.now += 0.3
-    engine.pace.end_sparse(ONE, failed=False)
+    engine.pace.end_sparse(ONE, 0.3)
     assert engine.pace.sparse_token_seconds == pytest.approx(0.3 / 200)
 
 
-def test_sparse_prefills_are_made_one_after_another() -> None:
+def test_time_that_a_sparse_prefill_leaves_to_streams_is_not_its_own() -> None:
     engine = Engine()
-    for name in (ONE, TWO):
-        engine.pace.begin_sparse(name, 200)
-    for name in (ONE, TWO):
-        engine.now += 0.3
-        engine.pace.end_sparse(name, failed=False)
+    engine.pace.begin_sparse(ONE, 200)
+    engine.now += 9.0
+    engine.pace.end_sparse(ONE, 0.3)
     assert engine.pace.sparse_token_seconds == pytest.approx(0.3 / 200)
 
 
 def test_a_sparse_prefill_that_failed_says_nothing() -> None:
     engine = Engine()
     engine.pace.begin_sparse(ONE, 200)
-    engine.now += 9.0
-    engine.pace.end_sparse(ONE, failed=True)
+    engine.pace.end_sparse(ONE, None)
     assert engine.pace.sparse_token_seconds == PRIOR_TOKEN_SECONDS
     assert engine.pace.open_sparse() == []
 

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from raysparsex.ids import RequestId
+from raysparsex.sparse.stages import Stage
 from raysparsex.store.elsewhere import Found
+from raysparsex.vllm_plugin.metadata import JobOutcome, JobOutcomes
 from raysparsex.vllm_plugin.shared_lookup import AGAIN_SECONDS, SharedLookup
 from tests.fakes.engine import FakeEngine, FakeRequest
 from tests.fakes.segments import random_tokens
@@ -276,14 +279,15 @@ def test_a_fast_engine_computes_rather_than_waits_for_slow_steps(
 
 
 def test_an_engine_whose_sparse_prefills_are_slow_computes_rather_than_waits(
-    engine: FakeEngine, clock: Clock
+    engine: FakeEngine,
 ) -> None:
     held = random_tokens(300, seed=50)
     engine.run([*random_tokens(20, seed=51), *held], reuse="exact")
     slow = engine.add([*random_tokens(33, seed=52), *held, *random_tokens(60, seed=53)])
     assert engine.admit(slow) > 0
     engine.step()
-    clock.now += 60.0
+    took = JobOutcome(seconds={Stage.SPARSE_LAYERS: 60.0})
+    engine.half.ended(JobOutcomes({RequestId(slow.request_id): took}))
     engine.load_ends(slow)
     computed(engine, slow)
     engine.finish(slow)
