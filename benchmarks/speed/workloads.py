@@ -31,7 +31,7 @@ PAPER: Params = {"reuse": "sparse", "budget": 0.15, "full_layers": 1}
 """15% of the reused tokens recomputed, one full layer; as many suspects as the engine finds to be
 needed."""
 BEST: Params = {"reuse": "sparse", "budget": 0.05, "full_layers": 1}
-"""The cheapest correction that calibration finds for this model; docs/performance.md says how."""
+"""A light correction; what `raysparsex calibrate` finds for this model is still to be put here."""
 NAIVE: Params = {"reuse": "sparse", "budget": 0.0, "full_layers": 0, "selector": "none"}
 
 
