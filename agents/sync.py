@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _to_close: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], Awaitable[None]]]] = (
     WeakKeyDictionary()
 )
@@ -39,4 +41,7 @@ async def _closed_behind(work: Coroutine[Any, Any, T]) -> T:
         return await work
     finally:
         for close in closing:
-            await close()
+            try:
+                await close()
+            except Exception:  # what the work came to is told, and the others are closed
+                _log.exception("a connection was not closed")

@@ -62,3 +62,21 @@ def test_a_client_that_ran_twice_leaves_no_connection_to_complain() -> None:
         run(ask())
         gc.collect()
     assert [one.is_closed() for one in opened] == [True, True]  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_closed_hides_neither_the_result_nor_the_others() -> None:
+    closed: list[str] = []
+
+    async def fail() -> None:
+        raise OSError("gone")
+
+    async def close() -> None:
+        closed.append("closed")
+
+    async def work() -> str:
+        close_with_run(fail)
+        close_with_run(close)
+        return "done"
+
+    assert run(work()) == "done"
+    assert closed == ["closed"]
