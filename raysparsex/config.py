@@ -157,7 +157,7 @@ class SliceConfig(_Frozen):
         " hold up streams",
     )
     chunk_tokens: int = Field(
-        default=1024, ge=1, description="tokens computed at once, which bounds activation memory"
+        default=1536, ge=1, description="tokens computed at once, which bounds activation memory"
     )
     idle_factor: int = Field(
         default=8,

@@ -8,6 +8,7 @@ RaySparseXError
 └── ReuseFailed            reuse of one request failed; the request falls back to plain prefill
     ├── SegmentUnavailable a planned segment left the store before it was loaded
     ├── StoreFull          the store has no room for a segment
+    ├── DoesNotFit         its own memory does not fit beside what is in use
     └── IntegrityFailed    what was loaded is not what was stored, or not what it is said to be
         ├── CorruptSegment     its bytes or its shape changed in the store
         └── MisalignedSegment  its keys do not belong to these tokens at these positions
@@ -53,6 +54,10 @@ class SegmentUnavailable(ReuseFailed):
 
 class StoreFull(ReuseFailed):
     """The store has no room for a segment; it is not published."""
+
+
+class DoesNotFit(ReuseFailed):
+    """A sparse prefill needs more memory than is free; it is not begun."""
 
 
 class IntegrityFailed(ReuseFailed):

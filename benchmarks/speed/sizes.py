@@ -36,8 +36,8 @@ class Sizes:
 
 
 QUICK = Sizes(
-    pairs_4k=2,
-    pairs_8k=1,
+    pairs_4k=4,
+    pairs_8k=2,
     cold_tokens=1024,
     cold_pairs=6,
     batch=8,
@@ -46,7 +46,7 @@ QUICK = Sizes(
     board=Board(finding=32, answer=16, window=2),
     rounds=3,
     stream_tokens=60,
-    stream_most=400,
+    stream_most=3000,
     sparse_arrivals=2,
     full_arrivals=1,
     rag_document=112,

@@ -53,6 +53,8 @@ class JobOutcome:
     recomputed: int = 0
     problem: str | None = None
     """Why it failed here; None: it did not."""
+    is_sound: bool = False
+    """It failed, and what it counted on is as good as it was."""
     seconds: Mapping[Stage, float] = field(default_factory=dict)
     """What it took here, by stage."""
 

@@ -69,6 +69,8 @@ class PagedCache:
         self._cache = cache
         self._layout = layout
         self.block_size = cache.shape[2]
+        self.itemsize = cache.itemsize
+        """Bytes of one number."""
 
     def write(self, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor) -> None:
         """Put keys and values [N, G, D] into slots [N]."""

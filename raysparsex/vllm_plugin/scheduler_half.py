@@ -273,8 +273,9 @@ class SchedulerHalf:
         tracked.loading = False
         tracked.times.ready()
         if failed and tracked.plan:
-            # Whichever of them was lost or damaged: all are computed and published anew.
-            self._orders.drop += self.ledger.drop({s.segment for s in tracked.plan.reused})
+            if not (tracked.outcome and tracked.outcome.is_sound):
+                # Whichever of them was lost or damaged: all are computed and published anew.
+                self._orders.drop += self.ledger.drop({s.segment for s in tracked.plan.reused})
             self._give_up(tracked, tracked.failure)
 
     def finished(self, request: Request, blocks: list[BlockId]) -> tuple[bool, ReuseReport]:

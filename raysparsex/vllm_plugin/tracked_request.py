@@ -93,6 +93,8 @@ class TrackedRequest:
         problem = self.outcome.problem if self.outcome else None
         if problem and problem.startswith("integrity check failed"):
             return problem
+        if self.outcome and self.outcome.is_sound:
+            return "the sparse prefill did not fit into memory; see the server's log"
         return "the sparse prefill failed; see the server's log"
 
     @property

@@ -20,7 +20,7 @@ import torch
 from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
 
 from raysparsex.config import ReuseSettings
-from raysparsex.errors import IntegrityFailed, ReuseFailed
+from raysparsex.errors import DoesNotFit, IntegrityFailed, ReuseFailed
 from raysparsex.ids import RequestId, SegmentId
 from raysparsex.sparse.integrity import MOST_TOKENS, check_alignment
 from raysparsex.sparse.prefill import ROWS_LOADED, PieceBound, SparsePrefill
@@ -43,6 +43,7 @@ from raysparsex.vllm_plugin.sharing import Sharing, shared_store
 from raysparsex.vllm_plugin.slice_pace import StepTimes
 from raysparsex.vllm_plugin.suspicion import SuspectFinder, Suspicion
 from raysparsex.vllm_plugin.transfer import AlignedLoader, HostCopies, read_out
+from raysparsex.vllm_plugin.working_set import Widths, bytes_free, refuse_unless_fits
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -106,6 +107,7 @@ class WorkerHalf:
             kv_caches,
             wish_of(settings.kernel.attention, settings.kernel.figures),
         )
+        self._widths = _widths(self._model, self._vllm_config)
         self._store: SegmentStore = HostMemoryStore(settings.store.bytes)
         self._copies = HostCopies(self._model.device)
         self._slice = settings.slice
@@ -221,9 +223,13 @@ class WorkerHalf:
         """A job from its proof to its end, in pieces; fails on all ranks if on one: ranks that part
         ways would wait for each other."""
         decoder = RequestDecoder(self._model, list(job.blocks))
-        rows = reused_rows(job, self._model.device)
-        check = partial(check_alignment, decoder, loader, *rows)
-        if not self._agreed(job, lambda: check() or True):
+
+        def is_sound() -> bool:
+            refuse_unless_fits(job.plan, self._widths, bytes_free(self._model.device))
+            check_alignment(decoder, loader, *reused_rows(job, self._model.device))
+            return True
+
+        if not self._agreed(job, is_sound):
             return
         yield MOST_TOKENS
         clock.enter(Stage.SCORE)
@@ -250,15 +256,17 @@ class WorkerHalf:
 
     def _agreed(self, job: PrefillJob, attempt: Callable[[], T]) -> T | None:
         """What `attempt` gives, if it fails on no rank; else the job has ended."""
-        problem, result = None, None
+        result, outcome = None, JobOutcome(problem="failed on another rank")
+        is_done = True
         try:
             result = attempt()
         except Exception as failure:
-            problem = _told(failure)
-            logger.warning("prefilling %s plainly: %s", job.request, problem)
-        if _all_ranks(problem is None):
+            is_done = False
+            outcome = JobOutcome(problem=_told(failure), is_sound=isinstance(failure, DoesNotFit))
+            logger.warning("prefilling %s plainly: %s", job.request, outcome.problem)
+        if _all_ranks(is_done):
             return result
-        self._end(job.request, JobOutcome(problem=problem or "failed on another rank"))
+        self._end(job.request, outcome)
         return None
 
     def _loader(self, job: PrefillJob, clock: StageClock) -> AlignedLoader:
@@ -332,6 +340,17 @@ class WorkerHalf:
         spent = self._results.outcomes.publishing
         owner, seconds = publication.request, time.perf_counter() - began
         spent[owner] = spent.get(owner, 0.0) + seconds
+
+
+def _widths(model: DecoderModel, vllm_config: VllmConfig) -> Widths:
+    attention, states = model.layers[0].attention, vllm_config.model_config
+    return Widths(
+        hidden=states.get_hidden_size(),
+        kv=attention.num_kv_heads * attention.head_size,
+        ranks=get_tensor_model_parallel_world_size(),
+        state_bytes=states.dtype.itemsize,
+        kv_bytes=model.layers[0].cache.itemsize,
+    )
 
 
 def _sharing() -> Sharing:

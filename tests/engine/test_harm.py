@@ -63,6 +63,23 @@ def test_a_lost_segment_gives_a_wrong_answer(engine: Engine, moved: list[int]) -
     assert again.reuse["reused_tokens"] > 1000, "what was lost is not held anew"
 
 
+def test_a_prefill_that_does_not_fit_takes_the_engine_or_its_segments_down(
+    engine: Engine, moved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raysparsex.vllm_plugin import worker_half
+
+    right = engine.one(moved, reuse="off")
+    held = set(engine.worker._store._kv)
+    with monkeypatch.context() as narrow:
+        narrow.setattr(worker_half, "bytes_free", lambda device: 1 << 20)
+        answer = engine.one(moved)
+    assert "did not fit into memory" in answer.reuse["fallback"]
+    assert answer.tokens == right.tokens
+    assert held <= set(engine.worker._store._kv), "what did not fit was thrown away"
+    engine.scheduler.reset_prefix_cache()
+    assert engine.one(moved).reuse["reused_tokens"] > 1000
+
+
 @pytest.mark.parametrize("after", [0, 3, 7])
 def test_a_failing_load_in_mid_prefill_gives_a_wrong_answer(
     engine: Engine, moved: list[int], after: int, monkeypatch: pytest.MonkeyPatch
