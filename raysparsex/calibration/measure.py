@@ -83,6 +83,7 @@ class Meter:
         confidence: float,
         journal: Journal,
         done: Callable[[], None] = lambda: None,
+        more: Callable[[int], None] = lambda prompts: None,
     ) -> None:
         self._engine = engine
         self._samples = samples
@@ -90,7 +91,9 @@ class Meter:
         self._confidence = confidence
         self._journal = journal
         self._done = done
-        """Called after each prompt."""
+        """Called after each prompt, those that teach included."""
+        self._more = more
+        """Called before so many prompts that teach."""
         self._scopes: dict[tuple[Part, int, Reuse], _Scope] = {}
         self._full: dict[tuple[Part, int], Answer] = {}
         self._taught: set[int] = set()
@@ -130,8 +133,10 @@ class Meter:
         """Let the engine learn which tokens change with so many full layers."""
         if correction.full_layers not in self._taught:
             self._taught.add(correction.full_layers)
+            self._more(len(self._samples[Part.TEACHING]))
             for number in range(len(self._samples[Part.TEACHING])):
                 self._scope(correction, Part.TEACHING, number, Reuse.LATER)
+                self._done()
             self._engine.fix_sensitivity()
             self._scopes = {k: s for k, s in self._scopes.items() if s.seen_layers is None}
 

@@ -83,13 +83,15 @@ def calibrate(
     journal: Journal,
     prompt_done: Callable[[], None] = lambda: None,
     expect: Callable[[int], None] = lambda measurements: None,
+    more: Callable[[int], None] = lambda prompts: None,
     created: str,
     versions: Mapping[str, str],
     grid: Grid | None = None,
 ) -> Profile:
     """Measure, choose, and put it all into a profile. `context` is the model's longest prompt.
 
-    `grid` None: the one that fits the model's depth.
+    `prompt_done` is called after each prompt; `expect` and `more` tell how many measurements are
+    left, and how many prompts come in between. `grid` None: the one that fits the model's depth.
     """
     meter = Meter(
         engine,
@@ -98,6 +100,7 @@ def calibrate(
         confidence=effort.confidence,
         journal=journal,
         done=prompt_done,
+        more=more,
     )
     everything = [*samples[Part.CHOOSING], *samples[Part.CONFIRMING]]
     shape = Shape(identity.layers, fmean(sample.reused_share for sample in everything))

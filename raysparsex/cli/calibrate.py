@@ -218,6 +218,10 @@ def _measured(
         def expect(measurements: int) -> None:
             bar.total = bar.n + measurements * per_measurement
 
+        def more(prompts: int) -> None:
+            bar.total = max(bar.total or 0, bar.n) + prompts
+            bar.refresh()
+
         return calibrate(
             engine,
             samples,
@@ -228,6 +232,7 @@ def _measured(
             journal=journal,
             prompt_done=bar.update,
             expect=expect,
+            more=more,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=_versions(),
             grid=grid,

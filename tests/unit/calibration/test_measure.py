@@ -94,6 +94,21 @@ def test_before_suspects_are_measured_the_engine_learns_from_other_prompts() -> 
     assert engine.fixed == 2, "once for each number of full layers"
 
 
+def test_prompts_that_teach_count_as_progress_like_those_that_are_measured() -> None:
+    done: list[int] = []
+    measuring = Meter(
+        FakeEngine(),
+        SAMPLES,
+        answer_tokens=3,
+        confidence=0.9,
+        journal=MemoryJournal(),
+        done=lambda: done.append(1),
+        more=lambda prompts: done.append(-prompts),
+    )
+    measuring(correction(suspects=0.5), Part.CHOOSING, Reuse.FIRST)
+    assert done == [-4, *[1] * 8]
+
+
 def test_a_later_reuse_has_one_before_it_with_all_tokens_suspect() -> None:
     engine = FakeEngine()
     meter(engine)(correction(0.4), Part.CONFIRMING, Reuse.LATER)
