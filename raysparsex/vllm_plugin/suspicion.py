@@ -112,6 +112,11 @@ class SuspectFinder:
         """The segment leaves the store, or is replaced; an unknown one is fine."""
         self._seen.pop(segment, None)
 
+    def unlearn(self) -> None:
+        """Forget all that was seen; what it began with stays."""
+        self._models.clear()
+        self._seen.clear()
+
     def fitted(self) -> dict[int, FittedSensitivity]:
         """What was learned, by number of full layers."""
         return {layers: found for layers, m in self._models.items() if (found := m.fitted)}

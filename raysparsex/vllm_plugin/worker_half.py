@@ -174,10 +174,15 @@ class WorkerHalf:
     def _learn(self) -> None:
         lessons, self._lessons = self._lessons, []
         for lesson in lessons:
+            is_learned = True
             try:
                 lesson()
             except Exception:  # the prefill that taught it was right all the same
+                is_learned = False
                 logger.exception("nothing is learned from a prefill")
+            if not _all_ranks(is_learned):
+                # Ranks that know different things would choose different tokens.
+                self._finder.unlearn()
 
     def close(self) -> None:
         """End all jobs."""

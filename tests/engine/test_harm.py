@@ -80,6 +80,24 @@ def test_a_prefill_that_does_not_fit_takes_the_engine_or_its_segments_down(
     assert engine.one(moved).reuse["reused_tokens"] > 1000
 
 
+def test_a_lesson_that_fails_on_one_rank_leaves_ranks_with_different_knowledge(
+    engine: Engine, moved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder = engine.worker.finder
+    engine.one(moved)
+    assert engine.worker.finder._seen, "the prefill taught nothing"
+    engine.scheduler.reset_prefix_cache()
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("half learned")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(finder), "learn", failing)
+        assert engine.one(moved).reuse["reused_tokens"] > 1000
+        assert not engine.worker.finder._seen
+        assert not engine.worker.finder._models
+
+
 @pytest.mark.parametrize("after", [0, 3, 7])
 def test_a_failing_load_in_mid_prefill_gives_a_wrong_answer(
     engine: Engine, moved: list[int], after: int, monkeypatch: pytest.MonkeyPatch
