@@ -176,15 +176,16 @@ class PromptRouter:
                 power_of_two(prompt.as_prompt(), self._fleet, self._rng),
             )
         else:
-            ground, ranking = Ground.SCORE, self._ranked(prompt, view)
-            self._follower.tell_used(prompt.ids)
-        cost = self._chosen(ranking, avoid)
-        order = dict.fromkeys([cost.holder, *_but(ranking.holders, avoid), *ranking.holders])
+            ids = prompt.ids
+            ground, ranking = Ground.SCORE, self._ranked(prompt, ids, view)
+            self._follower.tell_used(ids)
+        cost, holders = self._chosen(ranking, avoid), ranking.holders
+        order = dict.fromkeys([cost.holder, *_but(holders, avoid), *holders])
         return ground, tuple(order), cost
 
-    def _ranked(self, prompt: NamedPrompt, view: View) -> Ranking:
+    def _ranked(self, prompt: NamedPrompt, ids: PackedIds, view: View) -> Ranking:
         directory, pricing = view.directory(), self._pricing
-        coverage = one_of_both(view.coverage(prompt.ids, time.time()))
+        coverage = one_of_both(view.coverage(ids, time.time()))
         if not prompt.sparse:
             coverage, pricing = leading(coverage, directory), replace(pricing, correction_share=0)
         return rank(prompt.as_prompt(), coverage, directory, self._fleet, pricing)
@@ -212,5 +213,7 @@ class PromptRouter:
         journey.waiting = False
 
 
-def _but(holders: Iterable[HolderId], avoid: Collection[HolderId]) -> list[HolderId]:
+def _but(holders: Iterable[HolderId], avoid: Collection[HolderId]) -> Iterable[HolderId]:
+    if not avoid:
+        return holders
     return [holder for holder in holders if holder not in avoid]

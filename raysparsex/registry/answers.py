@@ -70,9 +70,14 @@ class Coverage:
 
     def held(self, places: int) -> npt.NDArray[np.bool_]:
         """[segments, places]: the bits of so many place numbers."""
-        short = -(-places // 8) - self.bits.shape[1]
-        bits = np.pad(self.bits, ((0, 0), (0, short))) if short > 0 else self.bits
-        return np.unpackbits(bits, axis=1, count=places, bitorder="little").view(np.bool_)
+        return unpacked(self.bits, places)
+
+
+def unpacked(bits: Bits, places: int) -> npt.NDArray[np.bool_]:
+    """[segments, places]: the first so many of them, as far as bits go; no more are set."""
+    short = -(-places // 8) - bits.shape[1]
+    wide = np.pad(bits, ((0, 0), (0, short))) if short > 0 else bits
+    return np.unpackbits(wide, axis=1, count=places, bitorder="little").view(np.bool_)
 
 
 @dataclass(frozen=True, slots=True)

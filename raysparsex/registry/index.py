@@ -62,14 +62,17 @@ class SegmentIndex:
 
     def find(self, keys: Keys) -> Slots:
         """The slot of each id; 0 for those that have none."""
-        low, high = keys[:, 0], keys[:, 1]
-        slots: Slots = self._heads[self._buckets(low, high)]
-        while True:
-            other = (self._low[slots] != low) | (self._high[slots] != high)
-            other &= slots != 0
-            if not other.any():
-                return slots
-            slots = np.where(other, self._following[slots], slots)
+        slots: Slots = self._heads.take(self._buckets(keys[:, 0], keys[:, 1]).view(np.intp))
+        asking = np.flatnonzero(slots)
+        while len(asking):
+            # Only those that are not found yet: most are at the head of their chain, or nowhere.
+            at, asked = slots.take(asking).astype(np.intp), keys.take(asking, axis=0)
+            other = (self._low.take(at) != asked[:, 0]) | (self._high.take(at) != asked[:, 1])
+            asking = asking[other]
+            following = self._following.take(at[other])
+            slots[asking] = following
+            asking = asking[following != 0]
+        return slots
 
     def add(self, keys: Keys) -> Slots:
         """The slot of each id, new where it had none; one id may stand there several times."""

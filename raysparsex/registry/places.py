@@ -16,6 +16,7 @@ import numpy.typing as npt
 from raysparsex.registry.index import Slots
 
 FEW = 6
+_BIT = np.uint8(1) << np.arange(8, dtype=np.uint8)
 Bits = npt.NDArray[np.uint8]
 """[segments, bytes]: bit p % 8 of byte p / 8 says whether place p holds the segment."""
 
@@ -91,13 +92,14 @@ class Places:
 
     def bits(self, slots: Slots) -> Bits:
         """The sets as bits."""
-        bits: Bits = self._many[self._row_of[slots]]
-        rows = np.arange(len(slots))
-        for place in self._few[slots].T:
-            # One column at a time: within it no row comes twice, so nothing is lost.
-            bits[rows, place >> 3] |= np.uint8(1) << (place & 7).astype(np.uint8)
-        if len(slots):
-            bits[:, 0] &= 254
+        slots_ = slots.astype(np.intp)
+        bits: Bits = self._many.take(self._row_of.take(slots_), axis=0)
+        few = self._few.take(slots_, axis=0).ravel()
+        filled = np.flatnonzero(few)
+        place = few.take(filled).astype(np.intp)
+        # No place stands twice in a set, and a set of few has no bits yet: adding is setting.
+        at = filled // FEW * bits.shape[1] + (place >> 3)
+        np.add.at(bits.reshape(-1), at, _BIT.take(place & 7))
         return bits
 
     def clear(self, slots: Slots) -> None:

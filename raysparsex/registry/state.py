@@ -118,13 +118,13 @@ class Registry:
     def coverage(self, ids: PackedIds, now: float) -> Coverage:
         """Which of these segments are held and where. Does not count as use."""
         slots = self._servable(keys_of(ids), now)
-        records = self._records
+        records, at = self._records, slots.astype(np.intp)
         return Coverage(
             directory=self._members.version,
-            tokens=records.tokens[slots],
-            size=records.size[slots],
-            depth=records.depth[slots],
-            context_free=records.context_free[slots],
+            tokens=records.tokens.take(at),
+            size=records.size.take(at),
+            depth=records.depth.take(at),
+            context_free=records.context_free.take(at),
             hits_per_second=self._usage.hits_per_second(slots, now),
             bits=self._places.bits(slots),
         )

@@ -53,8 +53,9 @@ class Usage:
 
     def hits_per_second(self, slots: Slots, now: float) -> npt.NDArray[np.float32]:
         """The rate at which each segment is used, of late."""
-        fading = np.exp((self._faded_at[slots] - self._since(now)) / FADE_SECONDS)
-        rates: npt.NDArray[np.float32] = self._hits[slots] * fading / FADE_SECONDS
+        at = slots.astype(np.intp)
+        fading = np.exp((self._faded_at.take(at) - self._since(now)) / FADE_SECONDS)
+        rates: npt.NDArray[np.float32] = self._hits.take(at) * fading / FADE_SECONDS
         return rates
 
     def forget(self, slots: Slots) -> None:

@@ -25,11 +25,14 @@ class LinearTime:
         # Sums over observations of 1, x, y, x*x, x*y with x in units of `typical`, which keeps them
         # alike in size.
         self._sums = np.array([2.0, 1.0, latency + far, 1.0, far])
+        self._fitted: tuple[float, float] | None = None
+        """Latency and slope. Decisions ask far more often than transfers end."""
 
     def observe(self, size: int, seconds: float) -> None:
         """One transfer of `size` bytes took so long."""
         x = size / self._scale
         self._sums = self._sums * _KEPT + np.array([1.0, x, seconds, x * x, x * seconds])
+        self._fitted = None
 
     @property
     def latency(self) -> float:
@@ -40,6 +43,11 @@ class LinearTime:
         return self._fit()[1] / self._scale
 
     def _fit(self) -> tuple[float, float]:
+        if self._fitted is None:
+            self._fitted = self._solved()
+        return self._fitted
+
+    def _solved(self) -> tuple[float, float]:
         n, x, y, xx, xy = self._sums.tolist()
         spread = n * xx - x * x
         if spread <= 1e-6 * n * xx:

@@ -70,6 +70,8 @@ class Fleet:
 
     def update(self, holders: Iterable[HolderId]) -> None:
         """These replicas and no others can be chosen; what is known of those that stay is kept."""
+        if holders == self._holders:
+            return
         new = tuple(dict.fromkeys(holders))
         if new == self._holders:
             return

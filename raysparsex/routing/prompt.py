@@ -52,8 +52,11 @@ def one_of_both(coverage: Coverage) -> Coverage:
     `coverage` is the answer to `NamedPrompt.ids`; shapes go from [2 x segments] to [segments].
     """
     count = len(coverage.tokens) // 2
+    known = coverage.known
+    public = np.flatnonzero(~known[:count] & known[count:] & coverage.context_free[count:])
+    if not len(public):
+        return _rows(coverage, slice(count))
     rows = np.arange(count)
-    public = ~coverage.known[:count] & coverage.known[count:] & coverage.context_free[count:]
     rows[public] += count
     return _rows(coverage, rows)
 
@@ -72,7 +75,7 @@ def leading(coverage: Coverage, directory: Directory) -> Coverage:
     return replace(coverage, bits=bits, depth=np.zeros_like(coverage.depth))
 
 
-def _rows(coverage: Coverage, rows: npt.NDArray[np.intp]) -> Coverage:
+def _rows(coverage: Coverage, rows: npt.NDArray[np.intp] | slice) -> Coverage:
     return Coverage(
         coverage.directory,
         coverage.tokens[rows],

@@ -23,6 +23,7 @@ are because that is cheap, and leaves when the queue there costs more.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -31,10 +32,16 @@ import numpy.typing as npt
 from raysparsex.registry.answers import Coverage, Source
 from raysparsex.registry.events import HolderId, NodeId, Place, Tier, replica
 from raysparsex.registry.membership import Directory
+from raysparsex.routing.estimates import TransferTimes
 from raysparsex.routing.fleet import Fleet, Floats, Numbers, Seats
+from raysparsex.routing.runs import Runs, runs_of
 
 Bools = npt.NDArray[np.bool_]
 FETCHED = (Source.NODE, Source.REMOTE, Source.DISK, Source.REMOTE_DISK)
+_SETS = (np.arange(1 << len(FETCHED))[:, None] >> np.arange(len(FETCHED))) & 1 == 1
+"""[sets of sources as bits, sources]"""
+_NEVER = 1e200
+"""Seconds per byte of what is nowhere. Finite: what sums leave out they multiply by zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +156,21 @@ def rank(
     """
     assert coverage.directory == directory.version
     assert len(prompt.tokens) == len(coverage.tokens)
-    seats = fleet.seats(directory)
-    held = coverage.held(max(1, len(directory.places)))
-    held &= (coverage.known & (coverage.depth < pricing.max_depth))[:, None]
-    local = held.take(seats.replica, axis=1)
-    supply = _supply(held, coverage, seats, fleet)
-    rows = _candidates(local, held, seats, fleet.queue_seconds, pricing.least_loaded)
-    local = local if len(rows) == len(fleet) else local.take(rows, axis=1)
-    return _ranked(prompt, local, supply, seats.home[rows], rows, fleet, pricing)
+    seats, places = fleet.seats(directory), max(1, len(directory.places))
+    sources = _sources(fleet.transfers)
+    runs = runs_of(prompt.tokens, coverage, places, pricing.max_depth)
+    supply = _supply(runs, seats, sources)
+    spt = fleet.seconds_per_token
+    gain = (1 - pricing.correction_share) * spt
+    if supply.tears(runs, gain):
+        runs = runs_of(prompt.tokens, coverage, places, pricing.max_depth, each_alone=True)
+        supply = _supply(runs, seats, sources)
+    local = runs.held.take(seats.replica, axis=1)
+    rows = _candidates(local, supply.near.take(seats.home), fleet, pricing.least_loaded)
+    if len(rows) < len(fleet):
+        local = local.take(rows, axis=1)
+    reach = supply.seen_from(seats.home.take(rows), local, gain.take(rows), sources)
+    return _ranked(prompt, runs, reach, rows, fleet, pricing)
 
 
 def fetches(
@@ -195,88 +209,129 @@ def source_of(place: Place, home: NodeId | None) -> Source:
     return Source.DISK if place.owner == home else Source.REMOTE_DISK
 
 
-class _Supply(NamedTuple):
-    """The cheapest source of each segment on each node. Shapes: [segments, nodes + 1]."""
+class _Sources(NamedTuple):
+    """What sets of sources are worth. Shapes: [sets of sources as bits]."""
 
-    seconds: Floats
-    """Without latency; infinite where there is none."""
+    rate: Floats
+    """Seconds per byte of the fastest; `_NEVER` without one."""
+    kind: npt.NDArray[np.uint8]
+    """The fastest alone, as a set; of equals the first in FETCHED."""
+    latency: Floats
+    """Each source that is used is waited for once."""
+
+
+def _sources(transfers: TransferTimes) -> _Sources:
+    times = [transfers[source] for source in FETCHED]
+    rates = tuple(time.seconds_per_byte for time in times)
+    return _valued(rates, tuple(time.latency for time in times))
+
+
+@lru_cache(maxsize=64)
+def _valued(rates: tuple[float, ...], latencies: tuple[float, ...]) -> _Sources:
+    """Alike from one measured transfer to the next."""
+    choices = np.where(_SETS, rates, _NEVER)
+    kind = (1 << choices.argmin(axis=1)).astype(np.uint8)
+    kind[0] = 0
+    return _Sources(choices.min(axis=1), kind, _SETS @ np.array(latencies))
+
+
+class _Supply(NamedTuple):
+    """The cheapest source of each run on each node. Shapes: [runs, nodes + 1]."""
+
+    rate: Floats
+    """Seconds per byte; `_NEVER` where there is none."""
     kind: npt.NDArray[np.uint8]
     """1 << position in FETCHED; 0 where there is none."""
+    near: Bools
+    """[nodes + 1]: whether the node holds anything."""
+    most: Floats
+    """Seconds per token of the run's segment that has most bytes for each."""
+    seconds: Floats
+    """Of the whole run, without latency."""
+
+    def tears(self, runs: Runs, gain: Floats) -> bool:
+        """Whether of one run some may be worth their fetch and some not.
+
+        `gain`: [rows] seconds that a reused token saves.
+        """
+        uneven = np.flatnonzero(runs.least < runs.most)
+        if not len(uneven) or not len(gain):
+            return False
+        least = self.rate.take(uneven, axis=0) * runs.least.take(uneven)[:, None]
+        return bool(np.any((self.most.take(uneven, axis=0) >= gain.min()) & (least < gain.max())))
+
+    def seen_from(self, home: Numbers, local: Bools, gain: Floats, sources: _Sources) -> _Reach:
+        """From replicas on these nodes."""
+        fetched = self.most.take(home, axis=1) < gain
+        fetched &= ~local
+        kinds = np.bitwise_or.reduce(self.kind.take(home, axis=1) * fetched, axis=0)
+        # Sums by einsum: a product of matrices this large is given to threads, and waits for them.
+        seconds = np.einsum("rc,rc->c", self.seconds.take(home, axis=1), fetched)
+        seconds += sources.latency.take(kinds)
+        return _Reach(local, fetched, seconds)
 
 
-def _supply(held: Bools, coverage: Coverage, seats: Seats, fleet: Fleet) -> _Supply:
-    in_store, on_disk = held[:, seats.node], held[:, seats.disk]
-    elsewhere = in_store.sum(axis=1)[:, None] > in_store
-    other_disk = on_disk.sum(axis=1)[:, None] > on_disk
-    available = (in_store, elsewhere, on_disk, other_disk)
-    times = [fleet.transfers[source].seconds_per_byte for source in FETCHED]
-    rate = np.full(in_store.shape, np.inf)
-    kind = np.zeros(in_store.shape, np.uint8)
-    # From the slowest to the fastest, of equals the last in FETCHED first: the last write stays.
-    for at in sorted(range(len(FETCHED)), key=lambda at: (-times[at], -at)):
-        rate[available[at]] = times[at]
-        kind[available[at]] = 1 << at
-    size = np.maximum(coverage.size, 1).astype(np.float64)
-    return _Supply(rate * size[:, None], kind)
+class _Reach(NamedTuple):
+    """What replicas have and what they would fetch. Shapes: [runs, candidates]."""
+
+    local: Bools
+    """In their own memory."""
+    fetched: Bools
+    """Takes less time than it saves."""
+    seconds: Floats
+    """[candidates]: for all that is fetched."""
 
 
-def _candidates(
-    local: Bools, held: Bools, seats: Seats, queue: Floats, least_loaded: int
-) -> Numbers:
-    """Rows of the fleet."""
+def _supply(runs: Runs, seats: Seats, sources: _Sources) -> _Supply:
+    in_store, on_disk = runs.held.take(seats.node, axis=1), runs.held.take(seats.disk, axis=1)
+    sets = in_store.view(np.uint8) | _elsewhere(in_store) << 1
+    if on_disk.any():
+        sets |= on_disk.view(np.uint8) << 2 | _elsewhere(on_disk) << 3
+    rate = sources.rate.take(sets)
+    near: Bools = np.any(in_store | on_disk, axis=0)
+    most, seconds = rate * runs.most[:, None], rate * runs.size[:, None]
+    return _Supply(rate, sources.kind.take(sets), near, most, seconds)
+
+
+def _elsewhere(held: Bools) -> npt.NDArray[np.uint8]:
+    """[runs, nodes + 1]: 1 where another node holds it."""
+    elsewhere: Bools = held.sum(axis=1, keepdims=True) > held
+    return elsewhere.view(np.uint8)
+
+
+def _candidates(local: Bools, near: Bools, fleet: Fleet, least_loaded: int) -> Numbers:
+    """Rows of the fleet. `near`: whether a row's node holds anything."""
+    if least_loaded >= len(fleet):
+        return np.arange(len(fleet))
     chosen = local.any(axis=0)
-    near: Bools = np.any(held[:, seats.node] | held[:, seats.disk], axis=0)
-    chosen |= near[seats.home]
-    if least_loaded < len(queue):
-        chosen[np.argpartition(queue, least_loaded)[:least_loaded]] = True
-    else:
-        chosen[:] = True
+    chosen |= near
+    chosen[np.argpartition(fleet.queue_seconds, least_loaded)[:least_loaded]] = True
     return np.flatnonzero(chosen)
 
 
 def _ranked(
-    prompt: Prompt,
-    local: Bools,
-    supply: _Supply,
-    home: Numbers,
-    rows: Numbers,
-    fleet: Fleet,
-    pricing: Pricing,
+    prompt: Prompt, runs: Runs, reach: _Reach, rows: Numbers, fleet: Fleet, pricing: Pricing
 ) -> Ranking:
-    spt, queue = fleet.seconds_per_token[rows], fleet.queue_seconds[rows]
-    saved_share = 1 - pricing.correction_share
-    tokens = prompt.tokens.astype(np.float64)
-    everything = prompt.other_tokens + tokens.sum()
-    seconds = supply.seconds.take(home, axis=1)
-    fetched = (seconds < np.outer(tokens * saved_share, spt)) & ~local
-    latency = _latencies(fleet)[
-        np.bitwise_or.reduce(np.where(fetched, supply.kind.take(home, axis=1), 0), axis=0)
-    ]
-    transfer = np.where(fetched, seconds, 0.0).sum(axis=0) + latency
-    saved_local, saved_fetched = saved_share * (tokens @ local), saved_share * (tokens @ fetched)
-    worth = fetched.any(axis=0) & (transfer < saved_fetched * spt)
-    priced = everything - saved_local - np.where(worth, saved_fetched, 0.0)
-    transfer = np.where(worth, transfer, 0.0)
+    queue, spt = fleet.queue_seconds.take(rows), fleet.seconds_per_token.take(rows)
+    saving = (1 - pricing.correction_share) * runs.tokens
+    saved = np.einsum("r,rc->c", saving, reach.fetched)
+    worth = reach.seconds < saved * spt
+    transfer = reach.seconds * worth
+    priced = (prompt.other_tokens + prompt.tokens.sum()) - np.einsum("r,rc->c", saving, reach.local)
+    priced -= saved * worth
     compute = priced * spt
-    delay = pricing.behind * fleet.busy[rows] * (compute + transfer)
+    delay = pricing.behind * fleet.busy.take(rows) * (compute + transfer)
     order = np.argsort(queue + compute + transfer + delay, kind="stable")
     return Ranking(
-        rows=rows[order],
+        rows=rows.take(order),
         names=fleet.holders,
-        queue=queue[order],
-        compute=compute[order],
-        transfer=transfer[order],
-        delay=delay[order],
-        priced_tokens=priced[order],
-        fetching=worth[order],
+        queue=queue.take(order),
+        compute=compute.take(order),
+        transfer=transfer.take(order),
+        delay=delay.take(order),
+        priced_tokens=priced.take(order),
+        fetching=worth.take(order),
     )
-
-
-def _latencies(fleet: Fleet) -> Floats:
-    """[sets of sources as bits]: each source that is used is waited for once."""
-    single = np.array([fleet.transfers[source].latency for source in FETCHED])
-    sets = (np.arange(1 << len(FETCHED))[:, None] >> np.arange(len(FETCHED))) & 1
-    return np.asarray(sets @ single)
 
 
 def _cheapest(

@@ -29,6 +29,15 @@ def test_latency_and_rate_are_told_apart_once_sizes_differ() -> None:
     assert time.latency == pytest.approx(0.02, abs=0.01)
 
 
+def test_what_was_observed_counts_at_once() -> None:
+    time = LinearTime(0.01, 1e-9)
+    before = time.latency, time.seconds_per_byte
+    time.observe(10**8, 5.0)
+    assert time.seconds_per_byte > before[1]
+    time.observe(0, 5.0)
+    assert time.latency > before[0]
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_neither_part_ever_becomes_negative(seed: int) -> None:
     rng, time = random.Random(seed), LinearTime(0.001, 1e-9)

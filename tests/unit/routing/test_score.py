@@ -71,26 +71,47 @@ def a0() -> Place:
     return events.replica(HolderId("a0"))
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_it_agrees_with_its_slow_twin(seed: int) -> None:
-    rng = random.Random(seed)
-    world = World("abc", rng.randrange(1, 4))
-    fleet, directory = world.fleet, world.registry.directory()
-    for place in directory.places:
-        if place and rng.random() < 0.7:
-            sizes = rng.choice([10_000, SIZE, 200 * SIZE])
-            world.store(place, rng.sample(range(30), 8), rng.randrange(3), sizes)
-    for holder in [*fleet.holders, *rng.choices(fleet.holders, k=30)]:
+def random_world(rng: random.Random, lengths: list[int]) -> World:
+    """Documents of five segments in random places, whole or in part; replicas of random speed."""
+    world = World(rng.choice(["", "a", "abc", "abcdef"]), rng.randrange(1, 4))
+    fleet = world.fleet
+    if rng.random() < 0.3 or not len(fleet):
+        fleet.update([*fleet.holders, HolderId("stranger")])
+    per_token, header = rng.choice([100, 10_000, 2_000_000]), rng.choice([0, 300, 100_000])
+    sizes = [per_token * length + header for length in lengths]
+    if rng.random() < 0.6:
+        sizes = [rng.choice([1, 10_000, SIZE, 200 * SIZE]) for _ in lengths]
+    for place in filter(None, world.registry.directory().places):
+        for document in rng.sample(range(6), rng.choice([0, 1, 1, 3])):
+            numbers = [5 * document + at for at in range(5) if rng.random() < 0.95]
+            depth = rng.choice([0, 0, 1, 3])
+            rows = [SegmentFacts(segment(n), lengths[n], sizes[n], depth) for n in numbers]
+            batch = SegmentBatch.of(rows, events.TenantTag("t"))
+            world.registry.apply(events.Stored(place, batch), 0.0)
+    is_even = rng.random() < 0.3
+    for holder in () if is_even else [*fleet.holders, *rng.choices(fleet.holders, k=30)]:
         fleet.enqueue(holder, rng.uniform(0, 300))
         if rng.random() < 0.5:
             fleet.finish(holder, 1000)
         for _ in range(3):
             fleet.observe_prefill(holder, rng.randrange(1, 999), rng.uniform(0.1, 2))
     for source in (Source.NODE, Source.REMOTE, Source.DISK, Source.REMOTE_DISK):
-        fleet.observe_transfer(source, rng.randrange(10**8), rng.uniform(0, 1))
-    tokens = np.array([rng.randrange(16, 512) for _ in range(20)])
-    prompt, pricing = Prompt(tokens, rng.randrange(50)), Pricing(max_depth=2, least_loaded=1)
-    coverage = world.registry.coverage(world.ids(rng.sample(range(40), 20)), 0.0)
+        fleet.observe_transfer(source, rng.randrange(10**8), rng.uniform(0, rng.choice([0.01, 1])))
+    return world
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_it_agrees_with_its_slow_twin(seed: int) -> None:
+    rng = random.Random(seed)
+    lengths = [rng.choice([100, rng.randrange(16, 512)]) for _ in range(40)]
+    world = random_world(rng, lengths)
+    fleet, directory = world.fleet, world.registry.directory()
+    documents = rng.choices(range(8), k=rng.choice([0, 1, 5, 5, 5]))
+    asked = [5 * document + at for document in documents for at in range(5)]
+    asked = rng.choice([asked, asked[:1], rng.choices(range(40), k=20)])
+    prompt = Prompt(np.array([lengths[number] for number in asked], np.int64), rng.randrange(50))
+    pricing = Pricing(rng.choice([0.0, 0.3, 1.0]), rng.choice([2, 4]), least_loaded=1)
+    coverage = world.registry.coverage(world.ids(asked), 0.0)
     ranking = rank(prompt, coverage, directory, fleet, pricing)
     expected = [
         reference.cost_of(holder, prompt, coverage, directory, fleet, pricing)
@@ -99,10 +120,23 @@ def test_it_agrees_with_its_slow_twin(seed: int) -> None:
     for at, cost in enumerate(expected):
         assert ranking.cost(at)[1:] == pytest.approx(cost[1:])
     near = reference.candidates(coverage, directory, fleet, pricing)
-    least = min(fleet.holders, key=lambda h: fleet.queue_seconds[fleet.row(h)])
-    assert set(ranking.holders) == near | {least}
+    others = [cost.queue for cost in expected if cost.holder not in near]
+    assert near <= set(ranking.holders)
+    assert len(others) <= 1
+    shortest = float(fleet.queue_seconds.min())
+    assert others == [shortest] or shortest in [cost.queue for cost in expected]
     assert (np.diff(ranking.price) >= 0).all()
-    assert ranking.delay.any()
+
+
+def test_of_neighbours_in_one_store_each_is_fetched_only_if_that_pays() -> None:
+    world = World()
+    store = events.node(NodeId("b"))
+    world.store(store, [1, 3], size=SIZE)
+    world.store(store, [2], size=1_000 * SIZE)
+    assert [fetch.segment for fetch in world.fetches([1, 2, 3], "a0")] == [0, 2]
+    ranking = world.rank([1, 2, 3])
+    cost = ranking.cost(ranking.holders.index(HolderId("a0")))
+    assert cost.priced_tokens == pytest.approx(20 + 100 + 0.3 * 200)
 
 
 def test_it_goes_where_the_segments_are() -> None:
