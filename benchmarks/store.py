@@ -5,7 +5,7 @@ Starts a Ray of its own with one store actor. A batch is what one prompt publish
 
     memcpy      the batch's bytes from one tensor to another
     publish     wants, pack with checksums, one object for the batch, and the store's own copies
-    ... waits   the part of it that the store actor needs: copies, one object per segment
+    ... waits   the part of it that the store actor needs: copies, one object per lot
     put apart   the same bytes as 20 objects instead of one, without any store
     fetch       references, zero-copy read, checksums verified
     ... bare    the same without the checksums
@@ -169,8 +169,9 @@ def _round(
     asked = [one.part.record for one in parts]
     seconds["fetch"] = _timed(lambda: _all(client.fetch(asked)))
     own = [one.part.key for one in parts]
+    ids = [key.segment for key in own]
     rest = [one.part.key for one in [*beside, *handed]]
-    seconds["bare"] = _timed(lambda: ray.get(ray.get(store.locate.remote(own, 0))))
+    seconds["bare"] = _timed(lambda: ray.get(ray.get(store.locate.remote(ids, 1, 0)).objects))
     ray.get(store.discard.remote([*own, *rest]))
     return seconds
 

@@ -1,6 +1,6 @@
 """The store actor of a node: owns the objects of segments, so that they outlive their publisher.
 
-    publish: admission ─► copies, one object per part ─► referable ─► announced      (`Shelf`)
+    publish: admission ─► copies, one object per lot ─► referable ─► announced       (`Shelf`)
     locate:  references; Ray moves the bytes        evicted: reference dropped, Ray frees the bytes
 
 Bookkeeping is done on the event loop, copies in one thread beside it; so nothing here is locked.
@@ -27,11 +27,13 @@ from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RayError
 from ray.experimental import get_local_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raysparsex.ids import SegmentId
 from raysparsex.segment.coverage import SegmentRecord
 from raysparsex.store.announcements import Journal, StoreEvents
 from raysparsex.store.names import NAMESPACE, store_name
-from raysparsex.store.node_ledger import NodeLedger, Offer, Unit, UnitKey
+from raysparsex.store.node_ledger import NodeLedger, Offer, UnitKey
 from raysparsex.store.shelf import Shelf
+from raysparsex.store.shelf_objects import Exported, Located
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,9 @@ class NodeStoreSettings:
     taken after the object store was full, for it frees what was evicted behind our back."""
     pending_batches: int = 8
     """Batches that may wait to be copied; more are refused."""
+    lot_bytes: int | None = None
+    """Segments share an object up to this size, and go together (`raysparsex.store.lots`). Unset:
+    9 MiB, less where the budget or a tenant's quota is small."""
 
     def ledger(self) -> NodeLedger:
         """An empty ledger with these bounds."""
@@ -62,6 +67,7 @@ class NodeStoreSettings:
             quota_bytes=self.quota_bytes,
             quotas=self.quotas,
             arrival_seconds=self.arrival_seconds,
+            lot_bytes=self.lot_bytes,
         )
 
 
@@ -98,24 +104,22 @@ class NodeStore:
             self._shelf.counts["lost_batches"] += 1
             return 0
         now = time.monotonic()
-        wanted = [copy for copy in exported if self._shelf.ledger.wants(copy[0], now)]
+        wanted = [copy for copy in exported.copies if self._shelf.ledger.wants(copy.offer, now)]
         if not wanted:
             return 0
-        offers, records, references = zip(*wanted, strict=True)
-        return await self._admitted(offers, records, asyncio.gather(*map(_value, references)))
+        return await self._admitted(
+            [copy.offer for copy in wanted],
+            [copy.record for copy in wanted],
+            _parts_of(exported.objects, [copy.spot for copy in wanted]),
+        )
 
-    async def export(self, keys: Sequence[UnitKey]) -> list[tuple[Offer, SegmentRecord, Any]]:
+    async def export(self, keys: Sequence[UnitKey]) -> Exported:
         """Every part of these segments, for another store."""
-        return [
-            (held.unit.offer(rank), held.record, reference)
-            for held in map(self._shelf.readable, keys)
-            if held is not None
-            for rank, reference in held.references.items()
-        ]
+        return self._shelf.export(keys)
 
-    async def locate(self, keys: Sequence[UnitKey], rank: int) -> list[Any]:
-        """References to this rank's parts, None for what is not held. Counts as use."""
-        return self._shelf.locate(keys, rank)
+    async def locate(self, segments: Sequence[SegmentId], ranks: int, rank: int) -> Located:
+        """Where this rank's parts of segments lie that so many ranks computed. Counts as use."""
+        return self._shelf.locate([UnitKey(segment, ranks) for segment in segments], rank)
 
     async def records(self, keys: Sequence[UnitKey]) -> list[SegmentRecord | None]:
         """What is known of these segments, None for what is not held."""
@@ -128,6 +132,11 @@ class NodeStore:
     async def unpin(self, owner: str) -> None:
         """Release the owner's pins."""
         self._shelf.ledger.unpin(owner)
+
+    async def shed(self, keys: Sequence[UnitKey]) -> None:
+        """Give up as many bytes as these segments have, by dropping some of them: what lies in one
+        object goes together, so that fewer are enough."""
+        await self.discard(self._shelf.ledger.enough_of(keys))
 
     async def discard(self, keys: Sequence[UnitKey]) -> None:
         """Forget what a reader found damaged or lost."""
@@ -192,17 +201,13 @@ class NodeStore:
         self, offers: Sequence[Offer], records: Sequence[SegmentRecord], parts: Sequence[Any]
     ) -> int:
         assert len(offers) == len(records) == len(parts)
-        now = time.monotonic()
-        chosen: list[tuple[Offer, Unit, Any]] = []
-        for offer, record, part in zip(offers, records, parts, strict=True):
-            unit = self._shelf.make_room(offer, record, now)
-            if unit is not None:
-                chosen.append((offer, unit, part))
+        stretches = self._shelf.admit(offers, records, time.monotonic())
+        objects = [[parts[number] for number in stretch.numbers] for stretch in stretches]
         loop = asyncio.get_running_loop()
-        references = await loop.run_in_executor(self._copier, _copies, [p for *_, p in chosen])
+        references = await loop.run_in_executor(self._copier, _copies, objects)
         taken = 0
-        for (offer, unit, _), reference in zip(chosen, references, strict=True):
-            taken += self._shelf.settle(offer, unit, reference, time.monotonic())
+        for stretch, reference in zip(stretches, references, strict=True):
+            taken += self._shelf.settle(stretch, reference, time.monotonic())
         self._changed.set()
         return taken
 
@@ -220,12 +225,10 @@ class NodeStore:
                 logger.exception("sweeping the store of node %s failed", self._node)
 
     async def _sweep(self) -> None:
-        items = self._shelf.readable_items()
-        references = [list(held.references.values()) for _, held in items]
         loop = asyncio.get_running_loop()
-        spilled = await loop.run_in_executor(self._copier, _were_spilled, references)
-        by_key = dict(zip((key for key, _ in items), spilled, strict=True))
-        if self._shelf.tidy(by_key, self._settings.disk_bytes, time.monotonic()):
+        asked = self._shelf.objects()
+        spilled = await loop.run_in_executor(self._copier, _were_spilled, asked)
+        if self._shelf.tidy(spilled, self._settings.disk_bytes, time.monotonic()):
             self._changed.set()
 
 
@@ -252,31 +255,35 @@ def ensure_node_store(node: str, settings: NodeStoreSettings) -> ActorHandle[Any
     return handle
 
 
+async def _parts_of(references: Sequence[Any], spots: Sequence[tuple[int, int]]) -> list[Any]:
+    """Parts out of objects, of which only those are fetched that are needed."""
+    needed = sorted({number for number, _ in spots})
+    values = await asyncio.gather(*(_value(references[number]) for number in needed))
+    objects = dict(zip(needed, values, strict=True))
+    return [objects[number][place] for number, place in spots]
+
+
 async def _value(reference: Any) -> Any:
     return await reference
 
 
-def _copies(parts: Sequence[Any]) -> list[Any]:
-    """Objects of this process, one per part; None for those that could not be made."""
-    return [_copy(part) for part in parts]
+def _copies(objects: Sequence[Sequence[Any]]) -> list[Any]:
+    """References to objects of this process; None for those that could not be made."""
+    return [_copy(parts) for parts in objects]
 
 
-def _copy(part: Any) -> Any:
+def _copy(parts: Sequence[Any]) -> Any:
     try:
-        return ray.put(part)
+        return ray.put(parts)
     except (ObjectStoreFullError, OutOfDiskError):
         return None
     except Exception:
-        # Whatever it is, the part must not stay counted without an object.
-        logger.exception("a part was not stored")
+        # Whatever it is, the parts must not stay counted without an object.
+        logger.exception("%d parts were not stored", len(parts))
         return None
 
 
-def _were_spilled(references: Sequence[Sequence[Any]]) -> list[bool]:
-    """Of each group, whether Ray wrote one to disk; from this process's own books, no message."""
-    every = [reference for group in references for reference in group]
-    places = get_local_object_locations(every) if every else {}
-    return [
-        any(places.get(reference, {}).get("did_spill", False) for reference in group)
-        for group in references
-    ]
+def _were_spilled(references: Sequence[Any]) -> set[Any]:
+    """Which Ray wrote to disk; from this process's own books, no message."""
+    places = get_local_object_locations(references) if references else {}
+    return {reference for reference, place in places.items() if place.get("did_spill", False)}

@@ -76,6 +76,10 @@ class NodeStoreClient:
         """Have it forget segments."""
         await self._ask("discard", keys)
 
+    async def shed(self, keys: Sequence[UnitKey]) -> None:
+        """Have it give up as many bytes as these segments have."""
+        await self._ask("shed", keys)
+
     async def end(self) -> None:
         """End the store for good; what it holds is lost."""
         try:

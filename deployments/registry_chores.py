@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from raysparsex.errors import SegmentUnavailable
 from raysparsex.ids import SegmentId
@@ -17,14 +17,18 @@ from raysparsex.registry.events import NodeId, PackedIds, Place, Tier, pack, unp
 from raysparsex.registry.state import Registry
 from raysparsex.routing.copies import CopyRule
 from raysparsex.routing.copy_orders import copy_orders
+from raysparsex.store.node_ledger import UnitKey
 
-from .registry_stores import Cluster, StoreWatch
+from .registry_stores import Cluster, Store, StoreWatch
 from .store_announcements import Part
 
 MOST_COPIES = 16
 """Ordered at one look."""
 MOST_RECENT = 20_000
 """Segments used since the last look that are looked at."""
+
+
+Drop = Callable[[Sequence[UnitKey]], Awaitable[None]]
 
 
 class Chores:
@@ -61,9 +65,8 @@ class Chores:
 
         Replicas keep what is in their own memory within their own budget.
         """
-        for orders in (self._registry.expired(now), self._registry.over_quota()):
-            stores = [place for place in orders.by_place if place.tier is not Tier.REPLICA]
-            await asyncio.gather(*(self._discard(place, orders) for place in stores))
+        await self._drop_all(self._registry.expired(now), lambda store: store.discard)
+        await self._drop_all(self._registry.over_quota(), lambda store: store.shed)
 
     async def copy(self, now: float) -> None:
         """Some of what is hot and on too few nodes; returns when it is done."""
@@ -82,10 +85,14 @@ class Chores:
             by_way.setdefault((order.source, order.target), []).append(order.segment)
         await asyncio.gather(*(self._copy(*way, chosen) for way, chosen in by_way.items()))
 
-    async def _discard(self, place: Place, orders: Evictions) -> None:
+    async def _drop_all(self, orders: Evictions, how: Callable[[Store], Drop]) -> None:
+        stores = [place for place in orders.by_place if place.tier is not Tier.REPLICA]
+        await asyncio.gather(*(self._drop(place, orders, how) for place in stores))
+
+    async def _drop(self, place: Place, orders: Evictions, how: Callable[[Store], Drop]) -> None:
         keys = self._part.keys(orders.by_place[place])
         try:
-            await self._cluster.store(NodeId(place.owner)).discard(keys)
+            await how(self._cluster.store(NodeId(place.owner)))(keys)
             self.counts["drops_ordered"] += len(keys)
         except SegmentUnavailable:
             self.counts["unreachable_stores"] += 1

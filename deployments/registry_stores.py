@@ -54,6 +54,9 @@ class Store(Protocol):
     async def discard(self, keys: Sequence[UnitKey]) -> None:
         """See `NodeStoreClient.discard`."""
 
+    async def shed(self, keys: Sequence[UnitKey]) -> None:
+        """See `NodeStoreClient.shed`."""
+
     async def copy_from(self, node: str, keys: Sequence[UnitKey]) -> int:
         """See `NodeStoreClient.copy_from`."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import xxhash
 
@@ -16,4 +18,11 @@ def checksum(segment: SegmentId, kv: torch.Tensor) -> bytes:
     digest = xxhash.xxh3_128(segment)
     digest.update(repr((tuple(kv.shape), kv.dtype)).encode())
     digest.update(kv.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.digest()
+
+
+def bytes_checksum(segment: SegmentId, buffer: npt.NDArray[np.uint8]) -> bytes:
+    """The same of bare bytes, whose shape and dtype are told and sealed elsewhere (`part`)."""
+    digest = xxhash.xxh3_128(segment)
+    digest.update(buffer.data)
     return digest.digest()

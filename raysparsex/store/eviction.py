@@ -2,8 +2,10 @@
 
 GreedyDual-Size-Frequency (Cherkasova, HPL-98-69R1, 1998; after Cao and Irani, 1997):
 
-    priority = age + uses * seconds to compute it again / bytes          lowest goes first
+    priority = age + seconds that its uses saved or will save / bytes       lowest goes first
     age      = highest priority of those that went
+
+The seconds are those to compute it again, once for itself and once more with each use.
 
 What saves the most seconds per byte stays, and what nobody uses any more is overtaken by `age`:
 every use lifts a thing above the age of that moment.
@@ -28,7 +30,8 @@ class _Worth:
     group: str
     seconds: float
     bytes: int
-    uses: int = 1
+    saved: float = 0.0
+    """Seconds that its uses saved so far."""
     priority: float = 0.0
     turn: int = 0
 
@@ -55,16 +58,16 @@ class ValueOrder(Generic[Key]):
         return len(self._worths)
 
     def put(self, key: Key, group: str, seconds: float, size: int) -> None:
-        """Add a thing, or change what is known of it; its uses so far stay counted."""
+        """Add a thing, or change what is known of it; what its uses saved stays counted."""
         worth = self._worths.setdefault(key, _Worth(group, seconds, size))
         worth.seconds, worth.bytes = seconds, size
         self._members.setdefault(group, set()).add(key)
         self._reprice(key, worth)
 
-    def use(self, key: Key) -> None:
-        """Count one more use."""
+    def use(self, key: Key, seconds: float) -> None:
+        """Count a use that saved so many seconds: of all of it, or of a part."""
         worth = self._worths[key]
-        worth.uses += 1
+        worth.saved += seconds
         self._reprice(key, worth)
 
     def remove(self, key: Key) -> None:
@@ -101,7 +104,7 @@ class ValueOrder(Generic[Key]):
     def _reprice(self, key: Key, worth: _Worth) -> None:
         self._turns += 1
         worth.turn = self._turns
-        worth.priority = self._age + worth.uses * worth.seconds / max(1, worth.bytes)
+        worth.priority = self._age + (worth.seconds + worth.saved) / max(1, worth.bytes)
         members = self._members[worth.group]
         own = self._heaps.setdefault(worth.group, [])
         for heap, live in ((self._all, len(self._worths)), (own, len(members))):

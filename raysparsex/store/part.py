@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -26,13 +26,14 @@ import xxhash
 from raysparsex.errors import CorruptSegment, ReuseFailed
 from raysparsex.ids import SegmentId
 from raysparsex.segment.coverage import SegmentRecord
-from raysparsex.store.checksum import checksum
+from raysparsex.store.checksum import bytes_checksum
 from raysparsex.store.node_ledger import Offer, UnitKey
 from raysparsex.store.quantized import Encoding, decoded, encoded
 
 # The store's memory is read-only, and nobody writes to loaded KV.
 warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
 
+Facts = tuple[Any, ...]
 Buffer = npt.NDArray[np.uint8]
 PackedPart = tuple[bytes, bytes, tuple[Buffer, ...]]
 
@@ -83,7 +84,8 @@ class Fetched:
 
     kv: dict[SegmentId, torch.Tensor] = field(default_factory=dict)
     """Over the object store's memory where not decoded: not to be written to. As long as a tensor
-    lives its bytes stay occupied, evicted or not."""
+    lives, the whole object that it lies in stays occupied, evicted or not: with it up to 9 MiB of
+    other segments (`lots`)."""
     failed: dict[SegmentId, ReuseFailed] = field(default_factory=dict)
 
 
@@ -98,20 +100,22 @@ class Transfer(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """Tuples of plain values: pickle takes a third of the time that dataclasses take."""
+    """Tuples of plain values: pickle takes a third of the time that dataclasses take, and for a
+    dtype's name a third of that for the dtype."""
 
-    facts: tuple[Any, ...]
-    """The record, field by field."""
+    facts: Facts
     rank: int
     ranks: int
-    dtype: torch.dtype
+    dtype: str
     """Of the KV, once decoded."""
-    layout: tuple[tuple[torch.dtype, tuple[int, ...]], ...]
-    """Of each buffer."""
-    checksums: tuple[bytes, ...]
+    layout: tuple[tuple[str, tuple[int, ...], bytes], ...]
+    """Of each buffer: dtype, shape, checksum."""
 
 
-_facts_of = attrgetter(*(field.name for field in fields(SegmentRecord)))
+facts_of: Callable[[SegmentRecord], Facts] = attrgetter(
+    *(field.name for field in fields(SegmentRecord))
+)
+"""A record, field by field."""
 
 
 def packed(part: SegmentPart, encoding: Encoding = Encoding.NATIVE) -> PackedPart:
@@ -121,14 +125,16 @@ def packed(part: SegmentPart, encoding: Encoding = Encoding.NATIVE) -> PackedPar
     buffers = tuple(_bytes_of(tensor) for tensor in whole)
     segment = part.record.id
     header = _Header(
-        facts=_facts_of(part.record),
+        facts=facts_of(part.record),
         rank=part.rank,
         ranks=part.ranks,
-        dtype=part.kv.dtype,
-        layout=tuple((tensor.dtype, tuple(tensor.shape)) for tensor in whole),
-        checksums=tuple(checksum(segment, torch.from_numpy(buffer)) for buffer in buffers),
+        dtype=_name_of(part.kv.dtype),
+        layout=tuple(
+            (_name_of(tensor.dtype), tuple(tensor.shape), bytes_checksum(segment, buffer))
+            for tensor, buffer in zip(whole, buffers, strict=True)
+        ),
     )
-    written = pickle.dumps(tuple(header))
+    written = pickle.dumps(tuple(header), pickle.HIGHEST_PROTOCOL)
     return xxhash.xxh3_128_digest(written), written, buffers
 
 
@@ -138,39 +144,33 @@ def packed_bytes(part: PackedPart) -> int:
     return len(header) + sum(buffer.nbytes for buffer in buffers)
 
 
-def unpacked(part: PackedPart, key: UnitKey, rank: int) -> SegmentPart:
-    """The part that was packed. Raises CorruptSegment unless it is whole and the one asked for."""
+def opened(part: PackedPart, key: UnitKey, rank: int) -> tuple[Facts, torch.Tensor]:
+    """Facts of the record, and the KV. Raises CorruptSegment unless whole and the one asked for.
+
+    Kept short: between two checksums its code and data have left the processor's caches.
+    """
     try:
         seal, written, buffers = part
         # Before anything is made of it.
         if xxhash.xxh3_128_digest(written) != seal:
             raise CorruptSegment(f"the header of {_name(key, rank)} changed in the store")
-        header = _Header(*pickle.loads(written))
-        record = SegmentRecord(*header.facts)
-        asked = (key.segment, key.ranks, rank)
-        if (record.id, header.ranks, header.rank) != asked:
+        facts, its_rank, ranks, dtype, layout = pickle.loads(written)
+        if (facts[0], ranks, its_rank) != (*key, rank):
             raise CorruptSegment(f"another part lies in the place of {_name(key, rank)}")
-        tensors = tuple(_tensors(record.id, header, buffers))
-        if len(tensors) < len(buffers):
-            raise CorruptSegment(f"the bytes of {_name(key, rank)} changed in the store")
-        kv = decoded(tensors, header.dtype)
+        tensors = []
+        for buffer, (kind, shape, sealed) in zip(buffers, layout, strict=True):
+            if bytes_checksum(key.segment, buffer) != sealed:
+                raise CorruptSegment(f"the bytes of {_name(key, rank)} changed in the store")
+            tensors.append(torch.from_numpy(buffer).view(getattr(torch, kind)).view(shape))
+        return facts, decoded(tuple(tensors), getattr(torch, dtype))
     except CorruptSegment:
         raise
     except Exception as problem:
         raise CorruptSegment(f"{_name(key, rank)} is not readable: {problem}") from problem
-    return SegmentPart(record, kv, rank, key.ranks)
 
 
-def _tensors(
-    segment: SegmentId, header: _Header, buffers: tuple[Buffer, ...]
-) -> Iterator[torch.Tensor]:
-    """Up to the first whose bytes changed."""
-    expected = zip(buffers, header.layout, header.checksums, strict=True)
-    for buffer, (dtype, shape), sealed in expected:
-        flat = torch.from_numpy(buffer)
-        if checksum(segment, flat) != sealed:
-            return
-        yield flat.view(dtype).reshape(shape)
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _name(key: UnitKey, rank: int) -> str:

@@ -1,6 +1,6 @@
 """A process's way to the segment stores of a Ray cluster: publish, look up, fetch.
 
-    engine process ──one object per batch──► store actor of the node ──owns──► one object per part
+    engine process ──one object per batch──► store actor of the node ──owns──► one object per lot
     reader ◄──references── store actor;  reader ◄──KV, no copy── object store of the reader's node
 
 Objects die with the process that put them, so the actor (`deployments.node_store`) puts its own
@@ -16,11 +16,9 @@ import os
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import ray
-import torch
 from ray.actor import ActorHandle
 from ray.exceptions import (
     GetTimeoutError,
@@ -36,15 +34,10 @@ from raysparsex.segment.coverage import SegmentRecord
 from raysparsex.store.elsewhere import Found, LeaseWish, Registry, find_elsewhere
 from raysparsex.store.names import NAMESPACE, store_name
 from raysparsex.store.node_ledger import Offer, UnitKey
-from raysparsex.store.part import (
-    Fetched,
-    PackedPart,
-    SharedPart,
-    packed,
-    packed_bytes,
-    unpacked,
-)
+from raysparsex.store.part import Fetched, PackedPart, SharedPart, packed, packed_bytes
 from raysparsex.store.quantized import Encoding, is_available
+from raysparsex.store.reading import checked, found_in
+from raysparsex.store.shelf_objects import Located
 
 OBJECTS_AT_ONCE = 16
 """Whose bytes are waited for before the first is checked."""
@@ -192,18 +185,18 @@ class RayStoreClient:
         """
         until = time.monotonic() + (self._timeout if timeout is None else timeout)
         store = node or self.node
-        keys = [UnitKey(record.id, ranks) for record in records]
+        segments = [record.id for record in records]
         fetched = Fetched()
         try:
-            references = self._ask(store, "locate", keys, rank, until=until)
+            where: Located = self._ask(store, "locate", segments, ranks, rank, until=until)
         except ReuseFailed as problem:
-            fetched.failed.update((record.id, problem) for record in records)
+            fetched.failed.update(dict.fromkeys(segments, problem))
             return fetched
-        for record, found in zip(records, _objects(references, until), strict=True):
+        for number, found in found_in(where, _objects(where.objects, until)):
             try:
-                fetched.kv[record.id] = _checked(found, record, rank, ranks)
+                fetched.kv[segments[number]] = checked(found, records[number], rank, ranks)
             except ReuseFailed as problem:
-                fetched.failed[record.id] = problem
+                fetched.failed[segments[number]] = problem
         self._report(store, ranks, fetched)
         return fetched
 
@@ -305,8 +298,8 @@ class _Lost(SegmentUnavailable):
     """The store refers to an object that is no more."""
 
 
-def _objects(references: list[Any], until: float) -> Iterator[PackedPart | ReuseFailed]:
-    """Each part, or why it is not here, in order.
+def _objects(references: list[Any], until: float) -> Iterator[list[PackedPart] | ReuseFailed]:
+    """Each object, or why it is not here, in order.
 
     A few at a time: Ray asks the owner about each object, beside us, and while it asks about the
     later ones the caller checks the bytes of the first.
@@ -315,46 +308,22 @@ def _objects(references: list[Any], until: float) -> Iterator[PackedPart | Reuse
         yield from _together(references[begin : begin + OBJECTS_AT_ONCE], until)
 
 
-def _together(references: list[Any], until: float) -> list[PackedPart | ReuseFailed]:
-    present = [reference for reference in references if reference is not None]
+def _together(references: list[Any], until: float) -> list[list[PackedPart] | ReuseFailed]:
     try:
-        got = iter(ray.get(present, timeout=_left(until)))
-        return [_NOT_HELD if reference is None else next(got) for reference in references]
+        return list(ray.get(references, timeout=_left(until)))
     except RayError:
         # One that is lost fails all of them. What is here comes at once.
         return [_object(reference, until) for reference in references]
 
 
-def _object(reference: Any, until: float) -> PackedPart | ReuseFailed:
-    if reference is None:
-        return _NOT_HELD
+def _object(reference: Any, until: float) -> list[PackedPart] | ReuseFailed:
     try:
-        part: PackedPart = ray.get(reference, timeout=_left(until))
-        return part
+        parts: list[PackedPart] = ray.get(reference, timeout=_left(until))
+        return parts
     except GetTimeoutError:
-        return SegmentUnavailable("a segment did not arrive in time")
+        return SegmentUnavailable("segments did not arrive in time")
     except RayError as problem:
-        return _Lost(f"a segment is lost: {type(problem).__name__}")
-
-
-_NOT_HELD = SegmentUnavailable("the segment is not in this store")
-
-
-def _checked(
-    found: PackedPart | ReuseFailed, record: SegmentRecord, rank: int, ranks: int
-) -> torch.Tensor:
-    """The KV, if it is what the plan counts on."""
-    if isinstance(found, ReuseFailed):
-        raise found
-    part = unpacked(found, UnitKey(record.id, ranks), rank)
-    if part.record != record and not _alike(part.record, record):
-        raise SegmentUnavailable(f"segment {record.id.hex()} was computed at another place")
-    return part.kv
-
-
-def _alike(one: SegmentRecord, other: SegmentRecord) -> bool:
-    """Whether they differ in their neighbours alone, which are not their own."""
-    return replace(one, previous=other.previous, following=other.following) == other
+        return _Lost(f"segments are lost: {type(problem).__name__}")
 
 
 def _left(until: float) -> float:

@@ -85,6 +85,10 @@ class FakeStore:
             self.held.pop(key, None)
         self._note(keys)
 
+    async def shed(self, keys: Sequence[UnitKey]) -> None:
+        """See `NodeStoreClient`: each lies alone here."""
+        await self.discard(keys)
+
     async def copy_from(self, node: str, keys: Sequence[UnitKey]) -> int:
         """See `NodeStoreClient`."""
         self._answer()

@@ -11,7 +11,8 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ OBJECT_STORE_BYTES = 150 << 20
 BUDGET_BYTES = 32 << 20
 SEGMENT_TOKENS = (1 << 20) // TOKEN_BYTES
 """Tokens whose KV is one MiB."""
+SMALL_TOKENS = SEGMENT_TOKENS // 8
+"""Of segments that share objects: a lot is a 64th of the budget here, 512 KiB of all ranks."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +258,45 @@ def test_a_store_copies_from_another_and_both_serve(
     assert len(client.fetch(records).failed) == 2
 
 
+def test_segments_that_lie_together_are_copied_together(
+    nodes: TwoNodes, client: RayStoreClient
+) -> None:
+    """By more than one object, by both ranks' parts, and in another order than they lie in."""
+    ranks = [unique(7, SMALL_TOKENS // 2, rank=rank, ranks=2) for rank in range(2)]
+    names = [shared.part.record.id for shared in ranks[0]]
+    ranks[1] = [
+        SharedPart(replace(other.part, record=first.part.record), "tenant", 1.0, other.origin)
+        for first, other in zip(*ranks, strict=True)
+    ]
+    for parts in ranks:
+        assert client.publish(parts) == 7
+    found = nodes.ask("locate", names, 2, 1)
+    assert 1 < len(found.objects) < 7
+    some = keys(ranks[0])[5:1:-1]
+    assert nodes.ask("copy_from", nodes.here, some, node=nodes.there) == 8
+    nodes.ask("discard", keys(ranks[0]), node=nodes.here)
+    wanted = [shared.part.record for shared in ranks[0][2:6]]
+    for rank, parts in enumerate(ranks):
+        fetched = client.fetch(wanted, rank=rank, ranks=2, node=nodes.there)
+        assert not fetched.failed
+        for shared in parts[2:6]:
+            assert torch.equal(fetched.kv[shared.part.record.id], shared.part.kv)
+
+
+def test_publishers_of_the_same_segments_at_once_leave_bytes_behind(
+    nodes: TwoNodes, client: RayStoreClient
+) -> None:
+    """Each batch of their own, in another order: every segment is held once, and can be read."""
+    parts = unique(12, tokens=SMALL_TOKENS)
+    before = nodes.gauges()["stored_parts"]
+    with ThreadPoolExecutor(4) as pool:
+        taken = pool.map(lambda by: client.publish(parts[by:] + parts[:by]), (0, 3, 6, 9))
+    assert sum(taken) == nodes.gauges()["stored_parts"] - before == 12
+    fetched = client.fetch([shared.part.record for shared in parts])
+    for shared in parts:
+        assert torch.equal(fetched.kv[shared.part.record.id], shared.part.kv)
+
+
 def test_a_full_store_gives_up_what_saves_least_and_never_what_is_pinned(
     nodes: TwoNodes, client: RayStoreClient
 ) -> None:
@@ -275,8 +317,10 @@ def test_a_full_store_gives_up_what_saves_least_and_never_what_is_pinned(
 
 def test_evicted_segments_leave_the_object_store(nodes: TwoNodes, client: RayStoreClient) -> None:
     """Twice what the object store could hold goes through, and Ray never had to spill."""
-    for _ in range(10):
+    for _ in range(5):
         client.publish(unique(32))
+    for _ in range(5):
+        client.publish(unique(8 * 32, tokens=SMALL_TOKENS, recompute_seconds=1 / 8))
     gauges = nodes.gauges()
     assert (gauges["object_store_full"], gauges["spilled_bytes"]) == (0, 0)
     wait_for(lambda: nodes.unaccounted() < 1)
@@ -309,6 +353,29 @@ def test_a_damaged_segment_is_refused_and_forgotten(
     assert client.publish([shared]) == 1
 
 
+def test_one_damaged_segment_takes_readers_of_its_mates_down(
+    nodes: TwoNodes, client: RayStoreClient
+) -> None:
+    """Named by the harm: they share an object; it fails alone, and then all of it is forgotten."""
+    parts = unique(3, tokens=SMALL_TOKENS)
+    batch = [packed(shared.part) for shared in parts]
+    seal, header, (buffer,) = batch[1]
+    damaged = buffer.copy()
+    damaged[12345] ^= 1
+    batch[1] = (seal, header, (damaged,))
+    offers = [shared.offer() for shared in parts]
+    records = [shared.part.record for shared in parts]
+    assert nodes.ask("publish", offers, records, [ray.put(batch)]) == 3
+    assert len(nodes.ask("locate", [record.id for record in records], 1, 0).objects) == 1
+    fetched = client.fetch(records)
+    assert list(fetched.failed) == [records[1].id]
+    assert isinstance(fetched.failed[records[1].id], CorruptSegment)
+    for at in (0, 2):
+        assert torch.equal(fetched.kv[records[at].id], parts[at].part.kv)
+    wait_for(lambda: not client.records([record.id for record in records]))
+    assert client.publish(parts) == 3
+
+
 def test_parts_of_two_ranks_are_one_segment(nodes: TwoNodes, client: RayStoreClient) -> None:
     name = uuid.uuid4().hex[:10]
     ranks = [shared_part(name, seed=rank, rank=rank, ranks=2) for rank in range(2)]
@@ -329,7 +396,7 @@ def test_a_quantised_segment_is_smaller_and_near(nodes: TwoNodes) -> None:
     before = nodes.gauges()["bytes"]
     small.publish([shared])
     record = shared.part.record
-    kept = nodes.ask("export", [shared.part.key])[0][0].bytes
+    kept = nodes.ask("export", [shared.part.key]).copies[0].offer.bytes
     assert kept < 0.3 * shared.part.kv.nbytes
     got = RayStoreClient(timeout=20).fetch([record]).kv[record.id]
     assert (got - shared.part.kv).abs().max() < 0.05

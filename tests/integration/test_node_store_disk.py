@@ -83,6 +83,27 @@ def test_what_memory_cannot_hold_is_on_disk_within_its_budget(tmp_path: Path) ->
         ask("check_integrity")
 
 
+def test_what_is_on_disk_goes_with_all_that_lies_there(tmp_path: Path) -> None:
+    """Three segments an object: files of whole objects are left, and all in them can be read."""
+    budget = 5 * PART_BYTES
+    settings = NodeStoreSettings(1 << 30, budget, sweep_seconds=0.1, lot_bytes=PART_BYTES)
+    with one_node(tmp_path, settings, SPILL_AT_ONCE) as (client, ask):
+        third = [shared_part(f"part{i}", TOKENS // 3 - 1, seed=i) for i in range(48)]
+        for at in range(0, 48, 3):
+            assert client.publish(third[at : at + 3]) == 3
+        wait_for(lambda: ask("gauges")["evictions"] > 0)
+        wait_for(lambda: 0 < ask("gauges")["spilled_bytes"] <= budget)
+        wait_for(lambda: 0 < files_in(tmp_path) <= 5)
+        assert ask("gauges")["spilled_segments"] == 3 * files_in(tmp_path)
+        held = client.records([shared.part.record.id for shared in third])
+        assert len(held) % 3 == 0
+        for shared in third:
+            record = shared.part.record
+            if record.id in held:
+                assert torch.equal(client.fetch([record]).kv[record.id], shared.part.kv)
+        ask("check_integrity")
+
+
 def test_a_full_disk_stops_publishing(tmp_path: Path) -> None:
     """With no room on disk the store goes on within what memory holds."""
     settings = NodeStoreSettings(1 << 30, disk_bytes=1 << 30, sweep_seconds=0.5)

@@ -51,10 +51,9 @@ class TwoNodes:
     def __init__(self, cluster: Cluster, here: str, there: str) -> None:
         self.cluster = cluster
         self.here, self.there = NodeId(here), NodeId(there)
-        self.stores = {
-            node: ensure_node_store(node, NodeStoreSettings(32 << 20, sweep_seconds=0.2))
-            for node in (here, there)
-        }
+        # Each segment alone: the quota is the registry's here, of a few segments.
+        settings = NodeStoreSettings(32 << 20, sweep_seconds=0.2, lot_bytes=SEGMENT_BYTES)
+        self.stores = {node: ensure_node_store(node, settings) for node in (here, there)}
         self.registry = ensure_registry(SETTINGS)
 
     def ask(self, method: str, *arguments: Any) -> list[Any]:

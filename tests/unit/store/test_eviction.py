@@ -30,10 +30,26 @@ def test_what_saves_the_fewest_seconds_per_byte_goes_first() -> None:
 
 def test_every_use_is_worth_as_much_as_the_first() -> None:
     order = order_of(used=(1.0, 10), once=(2.5, 10))
-    order.use("used")
+    order.use("used", 1.0)
     assert listed(order) == ["used", "once"]
-    order.use("used")
+    order.use("used", 1.0)
     assert listed(order) == ["once", "used"]
+
+
+def test_a_use_of_a_part_counts_as_a_use_of_all() -> None:
+    order = order_of(used=(8.0, 10), once=(9.0, 10))
+    order.use("used", 0.5)
+    assert listed(order) == ["used", "once"]
+    order.use("used", 0.75)
+    assert listed(order) == ["once", "used"]
+
+
+def test_what_uses_saved_grows_with_the_thing() -> None:
+    """Named by the harm: what came to it later was not used before."""
+    order = order_of(grown=(1.0, 10), other=(12.5, 10))
+    order.use("grown", 1.0)
+    order.put("grown", "group", 10.0, 10)
+    assert listed(order) == ["grown", "other"]
 
 
 def test_of_equal_ones_the_least_recently_used_goes_first() -> None:
@@ -78,10 +94,10 @@ class Slow:
     def __post_init__(self) -> None:
         self.held: dict[int, list[float]] = {}
 
-    def touch(self, key: int, seconds: float, size: int, uses: float) -> None:
+    def touch(self, key: int, seconds: float, size: int, saved: float) -> None:
         self.turns += 1
-        priority = self.age + uses * seconds / max(1, size)
-        self.held[key] = [priority, self.turns, seconds, size, uses]
+        priority = self.age + (seconds + saved) / max(1, size)
+        self.held[key] = [priority, self.turns, seconds, size, saved]
 
     def sequence(self) -> list[int]:
         return sorted(self.held, key=lambda key: self.held[key][:2])
@@ -104,18 +120,18 @@ def test_the_order_is_the_slow_twins(actions: list[tuple[str, int, int, int]]) -
     slow = Slow()
     for action, key, seconds, size in actions:
         if action == "put":
-            uses = slow.held[key][4] if key in slow.held else 1
+            saved = slow.held[key][4] if key in slow.held else 0.0
             fast.put(key, str(key % 2), seconds, size)
-            slow.touch(key, seconds, size, uses)
+            slow.touch(key, seconds, size, saved)
         elif action == "evict" and slow.held:
             lowest = slow.sequence()[0]
             fast.age_with([lowest])
             fast.remove(lowest)
             slow.age = max(slow.age, slow.held.pop(lowest)[0])
         elif key in slow.held and action == "use":
-            fast.use(key)
-            _, _, worth, bytes_, uses = slow.held[key]
-            slow.touch(key, worth, int(bytes_), uses + 1)
+            fast.use(key, seconds / 2)
+            _, _, worth, bytes_, saved = slow.held[key]
+            slow.touch(key, worth, int(bytes_), saved + seconds / 2)
         elif key in slow.held and action == "remove":
             fast.remove(key)
             del slow.held[key]
@@ -129,6 +145,6 @@ def test_the_order_is_the_slow_twins(actions: list[tuple[str, int, int, int]]) -
 def test_stale_entries_fill_the_memory() -> None:
     order = order_of(a=(1.0, 1), b=(1.0, 1))
     for _ in range(10_000):
-        order.use("a")
+        order.use("a", 1.0)
     assert len(order._all) < 200
     assert len(order._heaps["group"]) < 200

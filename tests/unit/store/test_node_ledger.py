@@ -151,7 +151,8 @@ def test_whom_to_give_up_may_be_narrowed_and_spares_the_pinned() -> None:
         ledger.add(offer(name, recompute_seconds=cost), 0)
     ledger.pin("reader", [key("c")], until=10)
     assert ledger.least_valuable(11) == (key("a"), key("b"))
-    assert ledger.least_valuable(1, among={key("c"), key("d")}) == (key("d"),)
+    lots = {name: unit.lot for name in "cd" if (unit := ledger.find(key(name)))}
+    assert ledger.least_valuable(1, dict.fromkeys(lots.values(), 10)) == (key("d"),)
     assert ledger.least_valuable(0) == ()
     assert held(ledger) == {"a", "b", "c", "d"}
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from raysparsex.errors import CorruptSegment
+from raysparsex.segment.coverage import SegmentRecord
 from raysparsex.store.node_ledger import UnitKey
-from raysparsex.store.part import PackedPart, SegmentPart, packed, packed_bytes, unpacked
+from raysparsex.store.part import PackedPart, SegmentPart, facts_of, opened, packed, packed_bytes
 from raysparsex.store.quantized import Encoding, is_available
 from tests.fakes.segments import segment_id
 from tests.fakes.shared_parts import shared_part
@@ -28,24 +29,25 @@ def travelled(part: PackedPart) -> PackedPart:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_native_bytes_come_back_bit_for_bit(dtype: torch.dtype) -> None:
     part = replace(PART, kv=PART.kv.to(dtype))
-    back = unpacked(travelled(packed(part)), part.key, 0)
-    assert back.record == part.record
-    assert back.kv.dtype == dtype
-    assert torch.equal(back.kv, part.kv)
+    facts, kv = opened(travelled(packed(part)), part.key, 0)
+    assert facts == facts_of(part.record)
+    assert SegmentRecord(*facts) == part.record
+    assert kv.dtype == dtype
+    assert torch.equal(kv, part.kv)
 
 
 def test_a_slice_of_a_larger_tensor_is_packed_alone() -> None:
     part = replace(PART, kv=PART.kv[:, :, 1:3])
     made = packed(part)
     assert packed_bytes(made) < part.kv.nbytes + 2000
-    assert torch.equal(unpacked(travelled(made), part.key, 0).kv, part.kv)
+    assert torch.equal(opened(travelled(made), part.key, 0)[1], part.kv)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_reader_needs_no_setting(encoding: Encoding) -> None:
-    back = unpacked(travelled(packed(PART, encoding)), PART.key, 0)
-    assert (back.kv.shape, back.kv.dtype) == (PART.kv.shape, PART.kv.dtype)
-    assert (back.kv - PART.kv).abs().max() < 0.3
+    _, kv = opened(travelled(packed(PART, encoding)), PART.key, 0)
+    assert (kv.shape, kv.dtype) == (PART.kv.shape, PART.kv.dtype)
+    assert (kv - PART.kv).abs().max() < 0.3
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -54,7 +56,7 @@ def test_a_changed_byte_of_any_buffer_is_served(encoding: Encoding) -> None:
         seal, header, buffers = travelled(packed(PART, encoding))
         buffers[number][-1] ^= 1
         with pytest.raises(CorruptSegment, match="changed"):
-            unpacked((seal, header, buffers), PART.key, 0)
+            opened((seal, header, buffers), PART.key, 0)
 
 
 def test_a_changed_header_is_believed() -> None:
@@ -62,7 +64,7 @@ def test_a_changed_header_is_believed() -> None:
     for place in range(0, len(header), 7):
         changed = header[:place] + bytes([header[place] ^ 1]) + header[place + 1 :]
         with pytest.raises(CorruptSegment, match="header"):
-            unpacked((seal, changed, buffers), PART.key, 0)
+            opened((seal, changed, buffers), PART.key, 0)
 
 
 def test_another_part_is_taken_for_the_one_asked_for() -> None:
@@ -73,23 +75,23 @@ def test_another_part_is_taken_for_the_one_asked_for() -> None:
         (UnitKey(PART.record.id, 2), 0),
     ):
         with pytest.raises(CorruptSegment, match="another part"):
-            unpacked(packed(other), key, rank)
+            opened(packed(other), key, rank)
 
 
 def test_buffers_of_two_parts_are_swapped() -> None:
     seal, header, _ = packed(PART)
     _, _, others = packed(shared_part("part", 5, seed=9).part)
     with pytest.raises(CorruptSegment, match="changed"):
-        unpacked((seal, header, others), PART.key, 0)
+        opened((seal, header, others), PART.key, 0)
 
 
 @pytest.mark.parametrize("damage", [(), (b"", b"", ()), (b"x" * 16, b"y", ()), None])
 def test_what_is_no_part_ends_in_another_error(damage: object) -> None:
     with pytest.raises(CorruptSegment):
-        unpacked(damage, PART.key, 0)  # type: ignore[arg-type]
+        opened(damage, PART.key, 0)  # type: ignore[arg-type]
 
 
 def test_a_missing_buffer_is_noticed() -> None:
     seal, header, _ = packed(PART)
     with pytest.raises(CorruptSegment, match="not readable"):
-        unpacked((seal, header, ()), PART.key, 0)
+        opened((seal, header, ()), PART.key, 0)

@@ -9,6 +9,7 @@ import pytest
 from raysparsex.store.announcements import Journal
 from raysparsex.store.node_ledger import NodeLedger, UnitKey
 from raysparsex.store.shelf import Shelf
+from raysparsex.store.shelf_objects import Stretch
 from tests.fakes.shared_parts import shared_part
 
 SIZE = 100
@@ -21,19 +22,35 @@ def key(name: str, ranks: int = 1) -> UnitKey:
 class Store:
     """A shelf whose objects are made in one step; `full`: the object store takes nothing."""
 
-    def __init__(self, budget: int = 4 * SIZE, pause_seconds: float = 1.0) -> None:
-        self.shelf = Shelf(NodeLedger(budget), Journal("node", "life"), pause_seconds)
+    def __init__(
+        self, budget: int = 4 * SIZE, pause_seconds: float = 1.0, lot_bytes: int | None = None
+    ) -> None:
+        ledger = NodeLedger(budget, lot_bytes=lot_bytes)
+        self.shelf = Shelf(ledger, Journal("node", "life"), pause_seconds)
         self.full = False
         self.now = 0.0
 
     def put(self, name: str, **facts: Any) -> bool:
-        shared = shared_part(name, **facts)
-        offer = shared.offer(SIZE)
-        unit = self.shelf.make_room(offer, shared.part.record, self.now)
-        if unit is None:
-            return False
-        reference = None if self.full else f"{name}{offer.rank}"
-        return self.shelf.settle(offer, unit, reference, self.now)
+        return self.put_all(name, **facts) == 1
+
+    def put_all(self, names: str, **facts: Any) -> int:
+        """As one batch; an object is named for its parts, and the rank."""
+        return sum(self.settle(*one) for one in self.admit(names, **facts))
+
+    def admit(self, names: str, **facts: Any) -> list[tuple[Stretch, str]]:
+        parts = [shared_part(name, **facts) for name in names]
+        offers = [shared.offer(SIZE) for shared in parts]
+        made = self.shelf.admit(offers, [shared.part.record for shared in parts], self.now)
+        return [(one, "".join(names[n] for n in one.numbers) + str(one.rank)) for one in made]
+
+    def settle(self, stretch: Stretch, name: str) -> int:
+        return self.shelf.settle(stretch, None if self.full else name, self.now)
+
+    def located(self, names: str, rank: int = 0, ranks: int = 1) -> list[tuple[Any, int] | None]:
+        """The object and the place of each."""
+        found = self.shelf.locate([key(name, ranks) for name in names], rank)
+        assert len(set(found.objects)) == len(found.objects)
+        return [spot and (found.objects[spot[0]], spot[1]) for spot in found.spots]
 
 
 @pytest.fixture
@@ -42,34 +59,30 @@ def store() -> Store:
 
 
 def test_a_segment_is_readable_before_its_object_exists(store: Store) -> None:
-    shared = shared_part("a")
-    unit = store.shelf.make_room(shared.offer(SIZE), shared.part.record, 0)
-    assert unit is not None
-    assert store.shelf.locate([key("a")], 0) == [None]
+    (made,) = store.admit("a")
+    assert store.located("a") == [None]
     assert store.shelf.since(None, None).stored == ()
-    assert store.shelf.settle(shared.offer(SIZE), unit, "object", 0)
-    assert store.shelf.locate([key("a")], 0) == ["object"]
+    assert store.settle(*made)
+    assert store.located("a") == [("a0", 0)]
     (told,) = store.shelf.since(None, None).stored
     assert (told.key, told.bytes, told.tokens) == (key("a"), SIZE, 16)
 
 
 def test_every_rank_gets_its_own_part_once_all_are_there(store: Store) -> None:
     store.put("a", rank=1, ranks=2)
-    assert store.shelf.locate([key("a", 2)], 1) == [None]
+    assert store.located("a", 1, ranks=2) == [None]
     store.put("a", rank=0, ranks=2)
-    assert [store.shelf.locate([key("a", 2)], rank) for rank in range(2)] == [["a0"], ["a1"]]
+    assert [store.located("a", rank, ranks=2) for rank in range(2)] == [[("a0", 0)], [("a1", 0)]]
 
 
 def test_an_object_that_comes_after_its_eviction_is_kept(store: Store) -> None:
-    shared = shared_part("a")
-    unit = store.shelf.make_room(shared.offer(SIZE), shared.part.record, 0)
-    assert unit is not None
+    (made,) = store.admit("a")
     store.shelf.drop([key("a")])
-    assert not store.shelf.settle(shared.offer(SIZE), unit, "object", 0)
+    assert not store.settle(*made)
     # Nor does it take the place of one that came in between.
     store.put("a")
-    assert not store.shelf.settle(shared.offer(SIZE), unit, "object", 0)
-    assert store.shelf.locate([key("a")], 0) == ["a0"]
+    assert not store.shelf.settle(made[0], "late", 0)
+    assert store.located("a") == [("a0", 0)]
     store.shelf.check_integrity()
 
 
@@ -92,18 +105,18 @@ def test_a_full_object_store_empties_the_shelf(store: Store) -> None:
 def test_what_is_over_on_disk_goes_cheapest_first(store: Store) -> None:
     for cost, name in enumerate("abc", start=1):
         store.put(name, recompute_seconds=cost)
-    assert store.shelf.tidy({key("b"): True, key("c"): True}, disk_bytes=SIZE, now=0)
-    assert store.shelf.locate([key(name) for name in "abc"], 0) == ["a0", None, "c0"]
+    assert store.shelf.tidy({"b0", "c0"}, disk_bytes=SIZE, now=0)
+    assert store.located("abc") == [("a0", 0), None, ("c0", 0)]
     assert store.shelf.gauges()["spilled_bytes"] == SIZE
     told = {unit.key: unit.is_spilled for unit in store.shelf.since(None, None).stored}
     assert told == {key("a"): False, key("c"): True}
-    assert not store.shelf.tidy({key("c"): True}, disk_bytes=SIZE, now=0)
+    assert not store.shelf.tidy({"c0"}, disk_bytes=SIZE, now=0)
 
 
 def test_parts_that_never_come_are_dropped_by_and_by(store: Store) -> None:
     store.put("a", rank=0, ranks=2)
-    assert not store.shelf.tidy({}, 0, now=30)
-    assert store.shelf.tidy({}, 0, now=31)
+    assert not store.shelf.tidy((), 0, now=30)
+    assert store.shelf.tidy((), 0, now=31)
     assert store.shelf.gauges()["bytes"] == 0
 
 

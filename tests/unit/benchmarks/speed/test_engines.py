@@ -11,7 +11,8 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from benchmarks.speed.engine_process import ENVIRONMENT, serve
+from benchmarks.speed import engine_process
+from benchmarks.speed.engine_process import ENVIRONMENT, EngineOptions, serve
 from benchmarks.speed.engines import Engine, EngineProblem
 from benchmarks.speed.load import Course
 
@@ -59,6 +60,26 @@ def test_an_engine_ends_quietly_when_its_run_does() -> None:
     here, there = Pipe()
     here.close()
     serve(there)
+
+
+def test_an_engine_forgets_and_tells_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stepper:
+        def __init__(self, _: EngineOptions) -> None:
+            self.held_bytes, self.busy = 7, False
+
+        def forget(self) -> None:
+            self.held_bytes = 0
+
+        def abort(self, _: object) -> None:
+            """There is nothing."""
+
+    monkeypatch.setattr(engine_process, "VllmStepper", Stepper)
+    here, there = Pipe()
+    for asked in (EngineOptions("model", None), "held", "forget", "held", (), None):
+        here.send(asked)
+    serve(there)
+    assert [here.recv() for _ in range(4)] == [None, 7, None, 0]
+    assert here.recv().answers == ()
 
 
 def test_importing_an_engine_loads_nothing_that_reads_its_environment() -> None:

@@ -102,7 +102,7 @@ def two_measures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     table = {name: Engined(measure(name), (name,), lambda _: 1) for name in ("one", "two")}
     monkeypatch.setattr(run, "ENGINED", table)
-    monkeypatch.setattr(run, "two_engines", lambda _: _NoEngines())
+    monkeypatch.setattr(run, "two_engines", lambda *_: _NoEngines())
     monkeypatch.setattr(run, "warm_up", lambda *_: None)
     return made
 
