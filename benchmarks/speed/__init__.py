@@ -8,6 +8,7 @@
     disturbance.py                   how much of the machine others used meanwhile
     prefills.py, cold.py, traffic.py, agents.py, streams.py
                                      what is measured on engines
+    growth*.py                       how figures grow with length, reuse and streams
     parts*.py                        what is measured without any: splitting, stores, routing
     measures.py, sizes.py            all of these by name, and how much of each
     run.py, journal.py               one run, and what an interrupted one has made

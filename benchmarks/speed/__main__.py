@@ -12,6 +12,8 @@ from typing import Any
 
 from benchmarks.quality.identity import PACKAGES, ROOT, digest_of
 from benchmarks.speed import pages
+from benchmarks.speed.growth import is_cell
+from benchmarks.speed.growth_plot import draw_growth
 from benchmarks.speed.journal import Journal
 from benchmarks.speed.measured import Measured
 from benchmarks.speed.measures import all_names, chosen
@@ -45,10 +47,13 @@ def main() -> int:
         return 130
     result = json.loads(file.read_text(encoding="utf-8"))
     rows = [Row.from_json(row) for row in result["rows"]]
-    figure = draw(rows, file.with_suffix(".svg"))
-    print(f"\n{pages.screen(result)}\n\n{file}\n{figure}")
+    figure, growth = draw(rows, file.with_suffix(".svg")), None
+    print("", pages.screen(result), "", file, figure, sep="\n")
+    if any(map(is_cell, rows)):
+        growth = draw_growth(rows, file.with_name(f"{file.stem}-growth.svg"))
+        print(growth)
     if options.write_docs:
-        for page in pages.write(result, figure):
+        for page in pages.write(result, figure, growth=growth):
             print(page)
     return 0
 
@@ -115,7 +120,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make bench-speed ARGS=...",
         description="Speed beside plain vLLM in the same run, and beside what arithmetic allows."
-        " About 25 minutes on two cores. An interrupted run goes on.",
+        " About 40 minutes on two cores. An interrupted run goes on.",
     )
     parser.add_argument("--quick", action="store_true", help="the promised figures, in 5 minutes")
     parser.add_argument("--only", type=_names, default=(), help="rows or measures, with commas")

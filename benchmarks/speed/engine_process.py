@@ -7,6 +7,8 @@ not in the figures.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import signal
 import sys
 import time
@@ -14,16 +16,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.speed.drive import Progress, play
-from benchmarks.speed.load import Request
+from benchmarks.speed.load import Course, Load, Request
 
 KV_CACHE_BYTES = 2 << 30
 STEP_TOKENS = 2048
 """`max_num_batched_tokens`: what vLLM's server has on a CPU."""
 CONTEXT = 9216
-
+LEAST_TOKEN, LEAST_PROMPT = 300, 8
+"""A prompt too short to leave anything."""
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -45,6 +48,22 @@ class EngineOptions:
 
     model: str
     connector: Mapping[str, Any] | None
+    context: int = CONTEXT
+    """The longest prompt and its answer, in tokens."""
+    touched: bool = False
+    """Whether all of the KV cache is resident from the beginning. Else it becomes so as it is used
+    for the first time, which measures of memory would take for what a prompt needs."""
+
+
+Ask = Literal["forget", "held"]
+"""What else than loads an engine takes.
+
+forget  drop prefix cache and segments, and give freed memory back; answered by None
+held    answered by the bytes that the segment store holds; 0 without one
+
+Words, not members of a class: this module is another one to itself, as `__main__`, than to those
+who ask.
+"""
 
 
 def serve(pipe: Connection) -> None:
@@ -52,13 +71,22 @@ def serve(pipe: Connection) -> None:
     try:
         stepper = VllmStepper(pipe.recv())
         pipe.send(None)
-        for load in iter(pipe.recv, None):
-            pipe.send(play(load, stepper, time.perf_counter, time.sleep))
+        for asked in iter(pipe.recv, None):
+            pipe.send(_answer(asked, stepper))
     except (EOFError, BrokenPipeError):  # the run has ended
         return
     except Exception as problem:
         pipe.send(f"{type(problem).__name__}: {problem}")
         raise
+
+
+def _answer(asked: Ask | Load, stepper: VllmStepper) -> Course | int | None:
+    if asked == "forget":
+        stepper.forget()
+        return None
+    if asked == "held":
+        return stepper.held_bytes
+    return play(asked, stepper, time.perf_counter, time.sleep)
 
 
 class VllmStepper:
@@ -67,20 +95,22 @@ class VllmStepper:
     def __init__(self, options: EngineOptions) -> None:
         from vllm import LLM
 
-        engine: Any = LLM(
+        llm: Any = LLM(
             model=options.model,
             dtype="float32",
             enforce_eager=True,
-            max_model_len=CONTEXT,
+            max_model_len=options.context,
             max_num_batched_tokens=STEP_TOKENS,
             kv_cache_memory_bytes=KV_CACHE_BYTES,
             kv_transfer_config=options.connector and dict(options.connector),
             disable_log_stats=True,
             use_tqdm_on_load=False,
             seed=0,
-        ).llm_engine
-        self._engine = engine
-        self._scheduler = engine.engine_core.engine_core.scheduler
+        )
+        if options.touched:
+            llm.collective_rpc(_touch)
+        self._engine: Any = llm.llm_engine
+        self._scheduler = self._engine.engine_core.engine_core.scheduler
         self._reuses = options.connector is not None
         self._serial = count()
         self._numbers: dict[str, int] = {}
@@ -119,6 +149,26 @@ class VllmStepper:
         """See `drive.Stepper`."""
         return bool(self._scheduler.has_requests())
 
+    def forget(self) -> None:
+        """See `Ask`. Workers hear of what is dropped with a step, so there is one more."""
+        self._rest()
+        done = self._scheduler.reset_prefix_cache(reset_connector=self._reuses)
+        assert done, "the engine still holds blocks and cannot forget"
+        self.add(-1, [LEAST_TOKEN] * LEAST_PROMPT, [], Request(()))
+        self._rest()
+        _give_back()
+
+    def _rest(self) -> None:
+        while self.busy:
+            self.step()
+
+    @property
+    def held_bytes(self) -> int:
+        """See `Ask`."""
+        if not self._reuses:
+            return 0
+        return int(self._scheduler.connector.scheduler.gauges()["store_bytes"])
+
     def _progress(self, output: Any) -> Progress:
         number = self._numbers[output.request_id]
         if output.finished:
@@ -130,6 +180,19 @@ class VllmStepper:
             cached_tokens=output.num_cached_tokens or 0,
             report=(output.kv_transfer_params or {}).get("reuse", {}),
         )
+
+
+def _touch(worker: Any) -> None:
+    for cache in worker.model_runner.kv_caches:
+        cache.zero_()
+
+
+def _give_back() -> None:
+    """Freed memory, to the system: the allocator would keep some of it for later."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.random_model import LLAMA_80M, write_llama
+from benchmarks.random_model import LLAMA_80M, LlamaShape, write_llama
 from benchmarks.speed.arithmetic import Arithmetic
 from benchmarks.speed.disturbance import Disturbance, used
-from benchmarks.speed.engine_process import ENVIRONMENT, EngineOptions
+from benchmarks.speed.engine_process import CONTEXT, ENVIRONMENT, Ask, EngineOptions
+from benchmarks.speed.growth_memory import ProcessMemory
 from benchmarks.speed.load import Course, Load
 from raysparsex.errors import RaySparseXError
 
@@ -27,9 +28,27 @@ CONNECTOR = {
 }
 ROOT = Path(__file__).parents[2]
 VOCABULARY = 2026
+MODEL_CONTEXT = 16384
+"""The least that models are made for; engines may allow less."""
 SHAPE = LLAMA_80M
 ARITHMETIC = Arithmetic(SHAPE, VOCABULARY)
 STOP_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """What the two engines of a measure have in common."""
+
+    shape: LlamaShape = SHAPE
+    context: int = CONTEXT
+    touched: bool = False
+    """See `EngineOptions`."""
+    lessons: int = 0
+    """Sparse prefills before anything is measured. Until it has seen enough of them, the engine
+    takes all reused tokens for suspects: figures would change in the middle of a curve."""
+
+
+STANDARD = EngineKind()
 
 
 class EngineProblem(RaySparseXError):
@@ -43,18 +62,32 @@ class Engine:
         self.name, self._process, self._pipe = name, process, pipe
         self.disturbance = Disturbance()
         """While it computed."""
+        self.memory = ProcessMemory(process.pid)
 
     def play(self, load: Load) -> Course:
         """Run a load to its end. Raises EngineProblem."""
         before = used([self._process.pid])
-        try:
-            self._pipe.send(load)
-        except OSError:
-            raise EngineProblem(f"the {self.name} engine has died") from None
-        course = self.receive()
+        course = self._ask(load)
         assert isinstance(course, Course)
         self.disturbance.add(before, used([self._process.pid]))
         return course
+
+    def forget(self) -> None:
+        """Drop what it holds of all prompts before. Raises EngineProblem."""
+        self._ask("forget")
+
+    def held_bytes(self) -> int:
+        """Of its segment store; 0 without one. Raises EngineProblem."""
+        held = self._ask("held")
+        assert isinstance(held, int)
+        return held
+
+    def _ask(self, asked: Load | Ask) -> object:
+        try:
+            self._pipe.send(asked)
+        except OSError:
+            raise EngineProblem(f"the {self.name} engine has died") from None
+        return self.receive()
 
     def receive(self) -> object:
         """What the engine says next. Raises EngineProblem if it is bad, or nothing."""
@@ -96,14 +129,15 @@ class Engines:
 
 
 @contextmanager
-def two_engines(threads: int) -> Iterator[Engines]:
+def two_engines(threads: int, kind: EngineKind = STANDARD) -> Iterator[Engines]:
     """Start both; stopped when left."""
     with tempfile.TemporaryDirectory(prefix="raysparsex-speed-") as folder:
-        model = str(write_llama(Path(folder), SHAPE))
+        model = str(write_llama(Path(folder), kind.shape, context=max(MODEL_CONTEXT, kind.context)))
         started: list[Engine] = []
         try:
             for name, connector in (("plain", None), ("ours", CONNECTOR)):
-                started.append(_start(name, EngineOptions(model, connector), threads))
+                options = EngineOptions(model, connector, kind.context, kind.touched)
+                started.append(_start(name, options, threads))
             for engine in started:
                 engine.receive()
             yield Engines(*started)

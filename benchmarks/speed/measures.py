@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.speed import agents, cold, prefills, streams, traffic
+from benchmarks.speed import (
+    agents,
+    cold,
+    growth,
+    growth_lengths,
+    growth_reuse,
+    growth_streams,
+    prefills,
+    streams,
+    traffic,
+)
+from benchmarks.speed.engines import STANDARD, EngineKind
 from benchmarks.speed.measured import Measure
 from benchmarks.speed.sizes import Sizes
 
@@ -21,7 +32,18 @@ class Engined:
     """How often it tells of its progress."""
     promised: bool = True
     """Whether a quick run makes it."""
+    kind: EngineKind = STANDARD
+    """What it runs on."""
 
+
+GROWTH_CONTEXT = 33_024
+"""32,768 tokens and an answer."""
+GROWTH_LESSONS = 44
+"""Of 256 tokens each: 32 until the first fit, and some until its worth is known."""
+GROWING = {
+    model: EngineKind(shape, GROWTH_CONTEXT, touched=True, lessons=GROWTH_LESSONS)
+    for model, shape in growth.SHAPES.items()
+}
 
 ENGINED = {
     "cold_prompts": Engined(
@@ -64,7 +86,37 @@ ENGINED = {
         lambda s: 3,
         promised=False,
     ),
+    growth.LENGTHS["80m"]: Engined(
+        growth_lengths.by_length("80m"),
+        ("growth_exponent_split_80m", "growth_exponent_lookup_80m", "growth_length_80m_*"),
+        lambda s: growth_lengths.steps("80m", s.growth),
+        promised=False,
+        kind=GROWING["80m"],
+    ),
+    growth.REUSE: Engined(
+        growth_reuse.by_reuse,
+        ("growth_reuse_*",),
+        lambda s: growth_reuse.STEPS,
+        promised=False,
+        kind=GROWING["80m"],
+    ),
+    growth.STREAMS: Engined(
+        growth_streams.by_streams,
+        ("growth_streams_*",),
+        lambda s: growth_streams.steps(s.growth),
+        promised=False,
+        kind=GROWING["80m"],
+    ),
+    growth.LENGTHS["tiny"]: Engined(
+        growth_lengths.by_length("tiny"),
+        ("growth_exponent_split", "growth_exponent_lookup", "growth_length_tiny_*"),
+        lambda s: growth_lengths.steps("tiny", s.growth),
+        promised=False,
+        kind=GROWING["tiny"],
+    ),
 }
+GROUPS = {"growth": tuple(name for name in ENGINED if name in growth.CURVES)}
+"""Measures that are asked for by one name."""
 
 PARTS = "parts"
 PART_ROWS = (
@@ -77,7 +129,7 @@ PART_ROWS = (
 
 
 def chosen(only: Sequence[str], *, quick: bool) -> list[str]:
-    """The measures of a run, in order. `only`: names of rows or measures; empty: all.
+    """The measures of a run, in order. `only`: names of rows, measures or groups; empty: all.
 
     Raises KeyError for a name that nothing has.
     """
@@ -90,12 +142,15 @@ def chosen(only: Sequence[str], *, quick: bool) -> list[str]:
 
 
 def all_names() -> list[str]:
-    """Of rows, for messages."""
-    return [row for one in ENGINED.values() for row in one.rows] + list(PART_ROWS)
+    """Of rows and groups, for messages."""
+    rows = [row for one in ENGINED.values() for row in one.rows]
+    return [*rows, *PART_ROWS, *GROUPS]
 
 
 def _giving(wanted: str) -> list[str]:
     """Measures that have this name, or give a row of this name; the most fitting ones."""
+    if wanted in GROUPS:
+        return list(GROUPS[wanted])
     rows = {name: one.rows for name, one in ENGINED.items()} | {PARTS: PART_ROWS}
     if wanted in rows:
         return [wanted]

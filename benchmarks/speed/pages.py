@@ -3,6 +3,8 @@
 <!-- speed:begin -->
 everything here is written by the program
 <!-- speed:end -->
+
+The curves of growth stand between markers of their own, `growth:begin` and `growth:end`.
 """
 
 from __future__ import annotations
@@ -12,46 +14,86 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.speed.growth import is_cell
+from benchmarks.speed.growth_pages import tables
 from benchmarks.speed.measures import PARTS
 from benchmarks.speed.rows import Row
 
 ROOT = Path(__file__).parents[2]
 PAGE, FIGURE = Path("docs/performance.md"), Path("docs/performance.svg")
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
+GROWTH_FIGURE = Path("docs/growth.svg")
+GROWTH_BEGIN, GROWTH_END = "<!-- growth:begin -->", "<!-- growth:end -->"
 Result = Mapping[str, Any]
 
 
-def write(result: Result, figure: Path, root: Path = ROOT) -> list[Path]:
-    """Put table and figure into the docs; a page without markers is left alone."""
-    page = root / PAGE
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        return []
-    page.write_text(f"{before}{BEGIN}\n{whole(result)}\n{END}{after}", encoding="utf-8")
-    shutil.copyfile(figure, root / FIGURE)
-    return [page, root / FIGURE]
+def write(
+    result: Result, figure: Path, root: Path = ROOT, growth: Path | None = None
+) -> list[Path]:
+    """Put tables and figures into the docs. A page without markers is left alone, and what the
+    result does not have stays as it is. `growth`: the figure of its curves."""
+    page, written = root / PAGE, list[Path]()
+    text = page.read_text(encoding="utf-8")
+    for begin, part, end, source, target in (
+        (BEGIN, whole(result) if _has_figures(result) else "", END, figure, FIGURE),
+        (GROWTH_BEGIN, growth_part(result), GROWTH_END, growth, GROWTH_FIGURE),
+    ):
+        changed = _between(text, begin, part, end) if part and source else None
+        if changed is not None and source is not None:
+            text = changed
+            shutil.copyfile(source, root / target)
+            written.append(root / target)
+    page.write_text(text, encoding="utf-8")
+    return [page, *written] if written else []
+
+
+def _between(page: str, begin: str, text: str, end: str) -> str | None:
+    """The page with this text between the markers; None where they are missing."""
+    before, begins, rest = page.partition(begin)
+    _, ends, after = rest.partition(end)
+    return f"{before}{begin}\n{text}\n{end}{after}" if begins and ends else None
+
+
+def growth_part(result: Result) -> str:
+    """Where it ran, the figure, the curves; empty without any."""
+    told = tables(_rows(result))
+    figure = f"![Curves of growth beside plain vLLM and limits.]({GROWTH_FIGURE.name})"
+    return "\n\n".join([provenance(result), figure, told]) if told else ""
 
 
 def whole(result: Result) -> str:
     """Where it ran, the figure, the table, the breakdown."""
-    rows = [Row.from_json(row) for row in result["rows"]]
+    rows = _figures(result)
     figure = f"![Measured ratios beside their limits and goals.]({FIGURE.name})"
     parts = [provenance(result), figure, table(rows), breakdown_table(result["breakdown"])]
     return "\n\n".join(part for part in parts if part)
 
 
 def screen(result: Result) -> str:
-    """The same for a terminal: a line a row, its note below."""
+    """The same for a terminal: a line a row, its note below; and the curves of growth."""
     lines = [provenance(result), ""]
-    for one in result["rows"]:
-        row = Row.from_json(one)
+    for row in _figures(result):
         limit = f"limit {number(row.ideal, row.unit)}" if row.ideal is not None else ""
         told = [f"{row.name:<40}{_value(row):<32}{limit:<18}", _goal(row)]
         reached = {None: "", True: "reached", False: "MISSED"}[row.reached()]
         lines.append(" ".join([*told, reached]).rstrip())
         lines.append(f"    {row.note}")
-    return "\n".join([*lines, "", breakdown_table(result["breakdown"])])
+    told = [breakdown_table(result["breakdown"]), tables(_rows(result))]
+    return "\n".join([*lines, "", "\n\n".join(part for part in told if part)])
+
+
+def _rows(result: Result) -> list[Row]:
+    return [Row.from_json(row) for row in result["rows"]]
+
+
+def _has_figures(result: Result) -> bool:
+    """Other ones than of growth, whose powers stand among them."""
+    return not all(row.name.startswith("growth_") for row in _rows(result))
+
+
+def _figures(result: Result) -> list[Row]:
+    """Rows that are no cells of a curve."""
+    return [row for row in _rows(result) if not is_cell(row)]
 
 
 def provenance(result: Result) -> str:

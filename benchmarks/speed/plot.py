@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.speed.growth import is_cell
 from benchmarks.speed.rows import Row
 
 WIDTH, PER_ROW = 9.0, 0.32
@@ -20,7 +21,7 @@ def draw(rows: Sequence[Row], file: Path) -> Path:
     mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "speed", "font.size": 9}
     from matplotlib import pyplot
 
-    shown = [row for row in rows if row.unit == "x"][::-1]
+    shown = [row for row in rows if row.unit == "x" and not is_cell(row)][::-1]
     height = 1.2 + PER_ROW * max(1, len(shown))
     figure, axes = pyplot.subplots(figsize=(WIDTH, height), layout="constrained")
     for place, row in enumerate(shown):

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks.speed.workloads import Board
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Along which the curves run."""
+
+    lengths: Mapping[int, int]
+    """Samples by the prompt's tokens; of plain vLLM, and where more are not asked for, of ours."""
+    reuse_tokens: int
+    """Of the prompts of which more and more is held."""
+    streams: Mapping[int, int]
+    """Loads by how many requests come at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +46,7 @@ class Sizes:
     """Of each workload that is measured prompt by prompt."""
     arrivals: int
     """At a fixed load."""
+    growth: Growth
 
 
 QUICK = Sizes(
@@ -52,6 +66,7 @@ QUICK = Sizes(
     rag_document=112,
     episodes=1,
     arrivals=8,
+    growth=Growth({1024: 1, 2048: 1, 4096: 1}, 2048, {1: 1, 4: 1}),
 )
 
 FULL = Sizes(
@@ -71,4 +86,9 @@ FULL = Sizes(
     rag_document=240,
     episodes=4,
     arrivals=24,
+    growth=Growth(
+        lengths={1024: 3, 2048: 3, 4096: 3, 8192: 3, 16384: 1, 32768: 1},
+        reuse_tokens=8192,
+        streams={1: 3, 4: 1, 16: 1, 64: 1},
+    ),
 )
