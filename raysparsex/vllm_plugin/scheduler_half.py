@@ -250,7 +250,9 @@ class SchedulerHalf:
         orders.release += [r for r in portion.exhausted if self._releasing.pop(r, None)]
         self.counters.evicted_segments += len(portion.evicted)
         self.counters.published_tokens += portion.tokens
-        orders.work = self._slices.work(idle=orders.idle, copied=portion.tokens)
+        orders.work = self._slices.work(
+            idle=orders.idle, copied=portion.tokens, jobs=self.running_jobs
+        )
         return orders
 
     def ended(self, outcomes: JobOutcomes) -> None:

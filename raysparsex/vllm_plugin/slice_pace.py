@@ -6,6 +6,10 @@ what a step takes without one, so that the time between two tokens less than dou
     |---- step without slice ----|-- copying out --|-- slice --|---- next step ...
                                  '----- at most SHARE of it ---'
 
+Are there more prefills than AT_EASE, each has such a share, up to the slice that settings allow. A
+step that generates costs about the same for one stream as for many: in long steps, requests that
+came together generate together; in short ones, each would hold up all that wait behind it.
+
 Work is counted in token-layers, as in `sparse.prefill`, and decided here, once for all ranks: each
 rank's own clock would part their ways.
 """
@@ -21,6 +25,8 @@ from raysparsex.config import SliceConfig
 SHARE = 0.45
 """Not one, as the step behind a slice finds its caches cold, and slices vary. With half, the 99th
 percentile of the time between tokens just doubled."""
+AT_EASE = 2
+"""Prefills at once for which streams are not held up any longer."""
 IDLE_SECONDS = 0.5
 """Without streams nobody waits but who arrives in the meantime."""
 LEAST_WORK = 32
@@ -71,14 +77,16 @@ class SlicePace:
         if times.rest is not None:
             self._rests.append(times.rest)
 
-    def work(self, *, idle: bool, copied: int) -> int:
-        """Token-layers for the next step, in which so many tokens are copied out."""
+    def work(self, *, idle: bool, copied: int, jobs: int) -> int:
+        """Token-layers for the next step, in which so many tokens are copied out and so many
+        prefills are to be computed."""
         config = self._config
         if idle:
             most, seconds = config.idle_factor * config.token_layers, IDLE_SECONDS
         else:
             step = median(self._rests) if self._rests else PRIOR_STEP_SECONDS
-            most, seconds = config.token_layers, SHARE * step - copied * _rate(self._copies)
+            share = SHARE * (jobs if jobs > AT_EASE else 1)
+            most, seconds = config.token_layers, share * step - copied * _rate(self._copies)
         slow = sorted(self._work)[int(SLOW * (len(self._work) - 1))]
         fitting = seconds / max(slow, 1e-9)
         return int(min(most, max(LEAST_WORK, fitting)))

@@ -57,6 +57,8 @@ LESSON_STEPS = 3
 """A prefill's lesson waits until its first token is out; the next prefill wants to know it."""
 LEAST_PIECE = 16
 """Token-layers that are computed at once, however short slices have to be."""
+LEAST_LEFT = 0.25
+"""Share of a slice that is worth another piece."""
 
 
 @dataclass(slots=True)
@@ -288,11 +290,14 @@ class WorkerHalf:
 
     def _run_slice(self, work: int, idle: bool) -> int:
         """So much of the jobs, oldest first: finishing one before starting the next gives the best
-        mean TTFT. Returns the work done; at least one piece, if there is one."""
-        self._bound.work = sys.maxsize if idle else max(LEAST_PIECE, work // 2)
-        next_one = self._slice.chunk_tokens if idle else self._bound.work
+        mean TTFT. Returns the work done; at least one piece, if there is one.
+
+        Beside streams a piece takes all that is left of the slice: each reads a layer's weights,
+        which for a few tokens takes longer than computing them.
+        """
         done = 0
-        while self._jobs and (done == 0 or done + next_one <= work):
+        while self._jobs and (done == 0 or work - done >= work * LEAST_LEFT):
+            self._bound.work = sys.maxsize if idle else max(LEAST_PIECE, work - done)
             done += self._run_piece(next(iter(self._jobs)))
         return done
 

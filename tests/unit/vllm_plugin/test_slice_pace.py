@@ -6,6 +6,7 @@ import pytest
 
 from raysparsex.config import SliceConfig
 from raysparsex.vllm_plugin.slice_pace import (
+    AT_EASE,
     IDLE_SECONDS,
     KEPT,
     LEAST_WORK,
@@ -26,8 +27,8 @@ def pace(*seen: StepTimes, config: SliceConfig = WIDE) -> SlicePace:
     return one
 
 
-def busy(one: SlicePace, copied: int = 0) -> int:
-    return one.work(idle=False, copied=copied)
+def busy(one: SlicePace, copied: int = 0, jobs: int = 1) -> int:
+    return one.work(idle=False, copied=copied, jobs=jobs)
 
 
 def test_before_anything_is_seen_a_slice_is_guessed() -> None:
@@ -38,6 +39,17 @@ def test_beside_streams_a_slice_takes_a_share_of_a_step() -> None:
     rests = [StepTimes(rest=0.1)] * KEPT
     work = [StepTimes(work=1000, slices=0.2)] * KEPT
     assert busy(pace(*rests, *work)) == pytest.approx(SHARE * 0.1 * 1000 / 0.2, abs=2)
+
+
+@pytest.mark.parametrize(("jobs", "times"), [(AT_EASE, 1), (AT_EASE + 1, 3), (8, 8)])
+def test_the_more_prefills_wait_the_longer_streams_do(jobs: int, times: int) -> None:
+    one = pace(*[StepTimes(rest=0.1)] * KEPT)
+    assert busy(one, jobs=jobs) == pytest.approx(times * busy(one, jobs=1), abs=2)
+
+
+def test_waiting_prefills_hold_up_streams_beyond_what_settings_allow() -> None:
+    one = pace(StepTimes(rest=1.0), config=SliceConfig(token_layers=3000))
+    assert busy(one, jobs=1) < busy(one, jobs=100) == 3000
 
 
 def test_a_step_that_lasted_once_changes_nothing() -> None:
@@ -59,13 +71,13 @@ def test_a_prefill_that_never_gets_on_beside_streams() -> None:
 def test_without_streams_the_time_for_who_arrives_is_the_bound() -> None:
     seen = [StepTimes(rest=0.001), *[StepTimes(work=1000, slices=0.5)] * KEPT]
     one = pace(*seen)
-    assert one.work(idle=True, copied=10**6) == pytest.approx(IDLE_SECONDS * 2000, rel=0.01)
+    assert one.work(idle=True, copied=10**6, jobs=1) == pytest.approx(IDLE_SECONDS * 2000, rel=0.01)
 
 
 def test_settings_bound_both() -> None:
     one = pace(StepTimes(rest=100.0), config=SliceConfig(token_layers=200, idle_factor=3))
     assert busy(one) == 200
-    assert one.work(idle=True, copied=0) == 600
+    assert one.work(idle=True, copied=0, jobs=1) == 600
 
 
 def test_steps_without_work_teach_nothing_of_work() -> None:
