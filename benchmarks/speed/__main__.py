@@ -122,7 +122,7 @@ def _options() -> argparse.Namespace:
         description="Speed beside plain vLLM in the same run, and beside what arithmetic allows."
         " About 40 minutes on two cores. An interrupted run goes on.",
     )
-    parser.add_argument("--quick", action="store_true", help="the promised figures, in 5 minutes")
+    parser.add_argument("--quick", action="store_true", help="the promised figures, in 8 minutes")
     parser.add_argument("--only", type=_names, default=(), help="rows or measures, with commas")
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts")
     parser.add_argument("--json", type=Path, help=f"result; else a file in {CACHE}")
