@@ -124,6 +124,7 @@ PART_ROWS = (
     "store_read_share_of_memcpy*",
     "store_put_share_of_memcpy*",
     "route_p99_ms*",
+    "route_ms_per_1k_tokens",
 )
 """What `parts.rows` gives, without any engine."""
 
