@@ -243,7 +243,10 @@ class SparsePrefill:
         [.., 2] by chunk."""
         layer = self._first_sparse
         entering = self._entering[layer]
-        loaded = self._loaded_suspects(layer) if self._chooses or self._task.learns else None
+        loaded: tuple[torch.Tensor, torch.Tensor] | None = None
+        if self._chooses or self._task.learns:
+            loaded = self._loaded_suspects(layer)
+            yield self._loading
         first = 0
         for chunk in self._chunks(self._renewed_P):
             at = self._decoder.place(self._renewed_P[chunk.rows])
@@ -259,6 +262,8 @@ class SparsePrefill:
     def _loaded_suspects(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         with self._clock.on(Stage.LOAD):
             key_RGD, value_RGD = self._loader.load(layer)
+            if len(self._suspects_S) == len(self._reused_R):
+                return key_RGD, value_RGD  # nothing else is loaded before they have been compared
             return key_RGD[self.suspects_R], value_RGD[self.suspects_R]
 
     def _chosen(self, changes: list[torch.Tensor]) -> Generator[int, None, torch.Tensor]:
