@@ -127,6 +127,10 @@ class StoreConfig(_Frozen):
     bytes: int = Field(
         default=2 << 30, ge=0, description="budget of the host-memory store, in bytes"
     )
+    resident: bool = Field(
+        default=False,
+        description="take all of it from the operating system at start, not when first needed",
+    )
     shared: bool | None = Field(
         default=None,
         description="hand segments to the node's store in Ray's object store, and look there;"
@@ -143,7 +147,8 @@ class StoreConfig(_Frozen):
     single_flight_seconds: float = Field(
         default=2.0,
         ge=0,
-        description="longest wait for segments that another request computes; 0: compute at once",
+        description="longest wait, with nothing else to compute, for segments that another request"
+        " computes; 0: compute at once",
     )
 
 

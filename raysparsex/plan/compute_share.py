@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raysparsex.plan.correction import Correction
+from raysparsex.plan.reuse_plan import ReusePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +53,10 @@ def correction_share(shape: LayerShape, correction: Correction) -> float:
         recomputed=int(many * correction.budget),
         full_layers=correction.full_layers,
     )
+
+
+def equivalent_tokens(shape: LayerShape, plan: ReusePlan) -> float:
+    """How many tokens without reuse are as much compute as this plan, sensitivities being known."""
+    exact = plan.correction.recomputes_all
+    share = 1.0 if exact else correction_share(shape, plan.correction)
+    return plan.new_tokens + plan.reused_tokens * share

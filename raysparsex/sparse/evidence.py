@@ -66,6 +66,8 @@ QueriesAt = Callable[[int, torch.Tensor], torch.Tensor]
 Found = TypeVar("Found")
 Work = Generator[int, None, Found]
 """Measuring in pieces: yields how many queries each piece asked with, returns what was found."""
+READING = 32
+"""As many queries take as long as reading the keys."""
 
 
 class LayerEvidence:
@@ -141,8 +143,8 @@ class LayerEvidence:
         positions_W = self._candidates_S[seeds]
         total_N = torch.zeros(self._count, device=positions_W.device)
         for layer in range(max(0, self._layer - 1), self._layer + 1):
+            attention = yield from self._reading(layer)
             queries = self._queries_at(layer, positions_W)
-            attention = self._attention_at(layer)
             for rows, tile in attention.weights(queries, positions_W):
                 strongest_head = self._decoder.max_over_ranks(tile.amax(dim=0))
                 total_N[: tile.shape[-1]] += weights[rows] @ strongest_head
@@ -153,10 +155,11 @@ class LayerEvidence:
         """See `token_select.Evidence`."""
         return self._run_offsets_S
 
-    def _attention_at(self, layer: int) -> LayerAttention:
+    def _reading(self, layer: int) -> Work[LayerAttention]:
         """Its keys are read once, however often they are asked."""
         if layer not in self._attention:
             self._attention[layer] = LayerAttention(self._decoder, layer, self._count)
+            yield READING
         return self._attention[layer]
 
     def _mass(self, layer: int, asking_Q: torch.Tensor) -> Work[torch.Tensor]:
@@ -165,8 +168,8 @@ class LayerEvidence:
         positions_Q = positions_Q[positions_Q > self._candidates_S[0]]
         mass_N = torch.zeros(self._count, device=positions_Q.device)
         if len(positions_Q):
+            attention = yield from self._reading(layer)
             queries_QHD = self._queries_at(layer, positions_Q)
-            attention = self._attention_at(layer)
             for _, weights in attention.weights(queries_QHD, positions_Q):
                 mass_N[: weights.shape[-1]] += weights.sum(dim=(0, 1))
                 yield weights.shape[1]
@@ -183,6 +186,7 @@ def attention_peaks(
     """The most attention [N] that any head of any of the asking tokens gives to each position."""
     positions_Q = _evenly_spaced(asking_Q, MAX_QUERIES)
     attention = LayerAttention(decoder, layer, count)
+    yield READING
     peaks_N = torch.zeros(count, device=positions_Q.device)
     for _, weights in attention.weights(queries_at(layer, positions_Q), positions_Q):
         seen_N = peaks_N[: weights.shape[-1]]

@@ -15,7 +15,8 @@ served by its loaded K and V:
     the last     fresh K, V    fresh K, V    loaded K, V       loaded K, V
 
 Work is counted in token-layers: one token through one layer, and as much again for each
-`keys_per_token` keys that it sees; `run` yields after each piece how much that was.
+`keys_per_token` keys that it sees; `run` yields after each piece how much that was, at least one:
+many that counted as nothing would hold up a step.
 Nothing here knows vLLM: the engine is behind `PagedDecoder`, the store behind `SegmentLoader`.
 `reference.py` is the slow twin.
 
@@ -170,7 +171,8 @@ class SparsePrefill:
                 if layer in keeping:
                     _keep(kept, layer, len(positions_P), chunk.rows, state)
                 state = self._computed(layer, at, state)
-                yield self._work(layer, chunk)
+                # The last layer is the only one that costs less than the chunk was cut for.
+                yield max(1, chunk.work // PROJECTED) if self._is_last(layer) else chunk.work
             if self._first_sparse in keeping:
                 _keep(kept, self._first_sparse, len(positions_P), chunk.rows, state)
         return kept
@@ -221,7 +223,7 @@ class SparsePrefill:
     @property
     def _loading(self) -> int:
         """Work of loading one layer."""
-        return len(self._reused_R) // ROWS_LOADED
+        return max(1, len(self._reused_R) // ROWS_LOADED)
 
     def _asked(self, measuring: Iterator[int]) -> Generator[int, None, Any]:
         """Measure, telling queries as token-layers; returns what was found."""
@@ -230,7 +232,7 @@ class SparsePrefill:
                 queries = next(measuring)
             except StopIteration as end:
                 return end.value
-            yield queries * self._end // self._decoder.keys_per_token
+            yield max(1, queries * self._end // self._decoder.keys_per_token)
 
     def _layers_of_selection(self) -> set[int]:
         if self._first_sparse == self._decoder.layer_count:
@@ -248,7 +250,7 @@ class SparsePrefill:
             loaded = self._loaded_suspects(layer)
             yield self._loading
         first = 0
-        for chunk in self._chunks(self._renewed_P):
+        for chunk in self._chunks(self._renewed_P, projected=True):
             at = self._decoder.place(self._renewed_P[chunk.rows])
             fresh = self._decoder.project(layer, at, entering.rows(chunk.rows))
             self._decoder.write(layer, at, fresh.key_TGD, fresh.value_TGD)
@@ -257,7 +259,7 @@ class SparsePrefill:
                 rows = slice(first, first + int(suspected.sum()))
                 changes.append(_squared_changes(fresh, suspected, loaded, rows))
                 first = rows.stop
-            yield (chunk.rows.stop - chunk.rows.start) // PROJECTED
+            yield chunk.work
 
     def _loaded_suspects(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         with self._clock.on(Stage.LOAD):
@@ -312,13 +314,13 @@ class SparsePrefill:
             if bound != self._bound:  # other chunks than in the layer before
                 bound, placed = replace(self._bound), {}
             parts = []
-            for chunk in self._chunks(positions_C):
+            for chunk in self._chunks(positions_C, projected=self._is_last(layer)):
                 edges = chunk.rows.start, chunk.rows.stop
                 at = placed.get(edges) or self._decoder.place(positions_C[chunk.rows])
                 placed[edges] = at
                 part = self._computed(layer, at, state.rows(chunk.rows))
                 parts.append(part)
-                yield self._work(layer, chunk)
+                yield chunk.work
             state = HiddenState.concatenated(parts)
 
     def _computed(self, layer: int, at: Any, state: HiddenState) -> HiddenState:
@@ -326,24 +328,25 @@ class SparsePrefill:
 
         vLLM computes the last prompt token itself, and it attends to K and V alone.
         """
-        if layer < self._decoder.layer_count - 1:
+        if not self._is_last(layer):
             return self._decoder.forward(layer, at, state)
         fresh = self._decoder.project(layer, at, state)
         self._decoder.write(layer, at, fresh.key_TGD, fresh.value_TGD)
         return state
 
-    def _work(self, layer: int, chunk: _Chunk) -> int:
-        """Of having computed these tokens at a layer."""
-        if layer < self._decoder.layer_count - 1:
-            return chunk.work
-        return int(chunk.rows.stop - chunk.rows.start) // PROJECTED
+    def _is_last(self, layer: int) -> bool:
+        return layer == self._decoder.layer_count - 1
 
-    def _chunks(self, positions: torch.Tensor) -> Iterator[_Chunk]:
-        """Chunks of ascending positions, bounded in tokens, in runs and in work."""
+    def _chunks(self, positions: torch.Tensor, projected: bool = False) -> Iterator[_Chunk]:
+        """Chunks of ascending positions, bounded in tokens, in runs and in work.
+
+        `projected`: only queries, keys and values are computed, which takes less.
+        """
         count, places = len(positions), positions.cpu()
         breaks = places[1:] != places[:-1] + 1
         run_of_token = torch.nn.functional.pad(breaks.cumsum(0), (1, 0))
-        work = (1 + places / self._decoder.keys_per_token).cumsum(0)
+        each = 1 + places / self._decoder.keys_per_token
+        work = (torch.full_like(each, 1 / PROJECTED) if projected else each).cumsum(0)
         start, done = 0, 0.0
         while start < count:
             too_far = run_of_token[start] + self._decoder.max_runs
@@ -351,7 +354,7 @@ class SparsePrefill:
             in_time = int(torch.searchsorted(work, done + self._bound.work, right=True))
             end = min(start + self._bound.tokens, fitting, max(in_time, start + 1), count)
             before, done = done, float(work[end - 1])
-            yield _Chunk(slice(start, end), round(done - before))
+            yield _Chunk(slice(start, end), max(1, round(done - before)))
             start = end
 
 

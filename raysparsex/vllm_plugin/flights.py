@@ -140,8 +140,8 @@ class Wait:
     """One request's wait: for whose segments, and until when at most."""
 
     until: float
-    hoped: frozenset[SegmentId]
-    """What it began to wait for."""
+    hoped: Mapping[SegmentId, int] = field(default_factory=dict)
+    """What it began to wait for, and how deep that will be at most."""
     local: list[tuple[SegmentId, RequestId]] = field(default_factory=list)
     """Not there yet, when last looked at, and who of this engine computes it."""
     remote: set[SegmentId] = field(default_factory=set)
@@ -150,22 +150,22 @@ class Wait:
     def goes_on(
         self,
         now: float,
-        is_held: Callable[[SegmentId], bool],
+        is_held: Callable[[SegmentId, int], bool],
         is_on: Callable[[RequestId], bool],
         computing: Container[SegmentId],
     ) -> bool:
         """Whether to wait on: time is left, and something is still on its way.
 
-        `computing`: what other engines compute.
+        `is_held`: whether a segment is, no deeper than so. `computing`: what other engines compute.
         """
         if now >= self.until:
             return False
         while self.local:
             segment, owner = self.local[-1]
-            if is_on(owner) and not is_held(segment):
+            if is_on(owner) and not is_held(segment, self.hoped[segment]):
                 return True
             self.local.pop()
-        self.remote = {s for s in self.remote if s in computing and not is_held(s)}
+        self.remote = {s for s in self.remote if s in computing and not is_held(s, self.hoped[s])}
         return bool(self.remote)
 
 

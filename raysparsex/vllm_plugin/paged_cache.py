@@ -85,8 +85,8 @@ class PagedCache:
         keys, values = self.read_blocks(blocks[first:last])
         return keys.flatten(0, 1)[rows], values.flatten(0, 1)[rows]
 
-    def read_blocks(self, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [B, S, G, D] of whole blocks; not to be kept."""
+    def read_blocks(self, blocks: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [B, S, G, D] of whole blocks; not to be kept. A slice is not gathered."""
         return self._layout.read(self._cache[blocks])
 
 
@@ -142,6 +142,7 @@ class _Probe:
         return self._scratch[1, 0].reshape(2, -1).round().long()
 
     def _write(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        self._scratch.zero_()  # what lay there before must not be read back
         slots = torch.arange(self._slots, 2 * self._slots, device=self._scratch.device)
         update = self._attention.impl.do_kv_cache_update
         update(self._attention, keys.contiguous(), values.contiguous(), self._scratch, slots)

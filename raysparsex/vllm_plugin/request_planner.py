@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import TypeVar
 
 from raysparsex.config import ReuseParams, ReuseSettings, SelectorName
 from raysparsex.ids import SegmentId, TrustSalt
+from raysparsex.plan.compute_share import equivalent_tokens
 from raysparsex.plan.correction import Correction, safe_correction
 from raysparsex.plan.planner import PlanLimits, make_plan
+from raysparsex.plan.renewal import renewing_plan
 from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.segment.coverage import FindRecord, SegmentRecord, find_coverage
 from raysparsex.segment.identity import SegmentHasher
@@ -40,6 +43,18 @@ class RequestPlanner:
             return None
         if tracked.prefix_depth >= self.max_depth:
             return None
+        plan = self._plan_below(tracked, self.max_depth)
+        if plan is None or plan.depth < self.max_depth or not tracked.publishes:
+            return plan
+        return renewing_plan(
+            plan,
+            self.max_depth,
+            lambda depth: self._plan_below(tracked, depth),
+            lambda plan: equivalent_tokens(self._facts.shape, plan),
+        )
+
+    def _plan_below(self, tracked: TrackedRequest, depth: int) -> ReusePlan | None:
+        """The plan that reuses nothing as deep as this."""
         prompt = self.segments(tracked)
         coverage = find_coverage(
             prompt.tokens,
@@ -49,7 +64,7 @@ class RequestPlanner:
             first=tracked.prefix_tokens,
             last=len(prompt.tokens) - 1,
             min_tokens=self._settings.segment.min_tokens,
-            max_depth=self.max_depth,
+            max_depth=depth,
         )
         return make_plan(
             prompt_tokens=len(prompt.tokens),
@@ -65,15 +80,19 @@ class RequestPlanner:
 
         With the positions [start, end) at which each stands last.
         """
+        return {s: span for s, span in self._named(tracked) if self._find(s) is None}
+
+    def inexact(self, tracked: TrackedRequest) -> dict[SegmentId, tuple[int, int]]:
+        """Those that are not held, or not as computed exactly; else as `missing`."""
+        found = ((s, span, self._find(s)) for s, span in self._named(tracked))
+        return {s: span for s, span, record in found if record is None or record.depth > 0}
+
+    def _named(self, tracked: TrackedRequest) -> Iterator[tuple[SegmentId, tuple[int, int]]]:
         prompt = self.segments(tracked)
         public = self._public.ids(prompt.tokens, prompt.cuts)
         spans = pairwise(prompt.cuts.tolist())
-        return {
-            segment: span
-            for *names, span in zip(prompt.ids, public, spans, strict=True)
-            for segment in names
-            if self._find(segment) is None
-        }
+        for *names, span in zip(prompt.ids, public, spans, strict=True):
+            yield from ((segment, span) for segment in names)
 
     def _readable(self, prompt: PromptSegments, salt: TrustSalt) -> list[SegmentId]:
         """For each segment the id to read: the request's own scope, else the public one."""

@@ -79,7 +79,8 @@ class Sharing:
         return any(segment in self._arriving for segment in segments)
 
     def arrived(self) -> dict[SegmentId, torch.Tensor]:
-        """KV that came since the last call, in memory of its own; what failed is not among it."""
+        """KV that came since the last call, in the object store's memory: whoever keeps it keeps
+        evicted bytes there. What failed is not among it."""
         if self._ranks > 1:
             for future in set(self._arriving.values()):
                 future.result()
@@ -87,5 +88,4 @@ class Sharing:
         for segment in come:
             del self._arriving[segment]
         found = {segment: future.result().kv.get(segment) for segment, future in come.items()}
-        # A view over the object store's memory would keep evicted bytes there.
-        return {segment: kv.clone() for segment, kv in found.items() if kv is not None}
+        return {segment: kv for segment, kv in found.items() if kv is not None}

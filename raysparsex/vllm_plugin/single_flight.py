@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from raysparsex.config import ReuseSettings
 from raysparsex.ids import RequestId, SegmentId
-from raysparsex.plan.compute_share import correction_share
+from raysparsex.plan.compute_share import equivalent_tokens
 from raysparsex.plan.reuse_plan import ReusePlan
 from raysparsex.registry.ledger import SegmentLedger
 from raysparsex.routing.waiting import Flight, seconds_to_wait
@@ -182,20 +182,21 @@ class SingleFlight:
 
     def _begins(self, tracked: TrackedRequest, computing: Mapping[SegmentId, float]) -> bool:
         now = self._clock()
-        wait = self._waits.get(tracked.id) or Wait(now + self._bound, frozenset())
+        wait = self._waits.get(tracked.id) or Wait(now + self._queue_seconds + self._bound)
         expected = self._expected(tracked, computing)
         if not expected.records or not self._pays(tracked, expected, wait.until - now):
             return False
-        hoped = wait.hoped | expected.records.keys()
+        hoped = {**wait.hoped, **{s: record.depth for s, record in expected.records.items()}}
         self._waits[tracked.id] = Wait(wait.until, hoped, expected.local, expected.remote)
         return True
 
     def _expected(self, tracked: TrackedRequest, computing: Mapping[SegmentId, float]) -> _Expected:
         prompt = self._planner.segments(tracked)
-        missing = self._planner.missing(tracked)
-        wanted = {s: end for s, (_, end) in missing.items() if end > tracked.prefix_tokens}
+        inexact = self._planner.inexact(tracked)
+        wanted = {s: end for s, (_, end) in inexact.items() if end > tracked.prefix_tokens}
         coming = self.flights.coming(wanted, prompt.tokens, tracked.request.cache_salt)
-        remote = {s for s in wanted if s in computing and s not in coming}
+        coming = {s: one for s, one in coming.items() if not self._is_held(s, one.depth)}
+        remote = {s for s in wanted if s in computing and s not in coming and not self._find(s)}
         ready = [
             one.tokens_ahead * self.pace.token_seconds + self._publishing(one.tokens_to_publish)
             for one in set(coming.values())
@@ -203,7 +204,7 @@ class SingleFlight:
         ready += [expected_end(computing[segment]) for segment in remote]
         depths = {s: one.depth for s, one in coming.items()} | dict.fromkeys(remote, 0)
         records = {
-            segment: _as_it_will_be(segment, depth, prompt.tokens, *missing[segment])
+            segment: _as_it_will_be(segment, depth, prompt.tokens, *inexact[segment])
             for segment, depth in depths.items()
         }
         local = [(segment, one.owner) for segment, one in coming.items()]
@@ -211,7 +212,7 @@ class SingleFlight:
 
     def _pays(self, tracked: TrackedRequest, expected: _Expected, bound: float) -> bool:
         def find(segment: SegmentId) -> SegmentRecord | None:
-            return self._find(segment) or expected.records.get(segment)
+            return expected.records.get(segment) or self._find(segment)
 
         supposing = RequestPlanner(self._settings, self._facts, find)
         flight = Flight(
@@ -219,8 +220,12 @@ class SingleFlight:
             fetch=self._seconds(tracked, supposing),
             compute=self._seconds(tracked, self._planner),
         )
-        queue = self.flights.tokens_left * self.pace.token_seconds
-        return seconds_to_wait([flight], queue, bound) > 0
+        return seconds_to_wait([flight], self._queue_seconds, bound) > 0
+
+    @property
+    def _queue_seconds(self) -> float:
+        """What passes before whatever begins now has its turn: waiting so long costs nothing."""
+        return self.flights.tokens_left * self.pace.token_seconds
 
     def _seconds(self, tracked: TrackedRequest, planner: RequestPlanner) -> float:
         """What the prompt takes as it would be planned."""
@@ -237,10 +242,7 @@ class SingleFlight:
         return self._computed(plan) * pace.sparse_token_seconds / pace.token_seconds
 
     def _computed(self, plan: ReusePlan) -> float:
-        """How many tokens without reuse are as much compute."""
-        exact = plan.correction.recomputes_all
-        share = 1.0 if exact else correction_share(self._facts.shape, plan.correction)
-        return plan.new_tokens + plan.reused_tokens * share
+        return equivalent_tokens(self._facts.shape, plan)
 
     def _publishing(self, tokens: int) -> float:
         """From the end of a prompt until what it leaves is held: found computed, then portions."""
@@ -250,8 +252,10 @@ class SingleFlight:
     def _find(self, segment: SegmentId) -> SegmentRecord | None:
         return self._engine.ledger.find(segment)
 
-    def _is_held(self, segment: SegmentId) -> bool:
-        return self._find(segment) is not None
+    def _is_held(self, segment: SegmentId, depth: int) -> bool:
+        """No deeper than this."""
+        record = self._find(segment)
+        return record is not None and record.depth <= depth
 
     def _end_wait(self, tracked: TrackedRequest) -> None:
         wait = self._waits.pop(tracked.id, None)
@@ -259,7 +263,8 @@ class SingleFlight:
             return
         self._waited.add(tracked.id)
         if not tracked.leaves_nothing:
-            outcome = "found" if any(map(self._is_held, wait.hoped)) else "in_vain"
+            found = any(self._is_held(*hoped) for hoped in wait.hoped.items())
+            outcome = "found" if found else "in_vain"
             self._engine.counters.single_flight_waits[outcome] += 1
 
 

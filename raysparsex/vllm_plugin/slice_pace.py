@@ -6,9 +6,9 @@ what a step takes without one, so that the time between two tokens less than dou
     |---- step without slice ----|-- copying out --|-- slice --|---- next step ...
                                  '----- at most SHARE of it ---'
 
-Are there more prefills than AT_EASE, each has such a share, up to the slice that settings allow. A
-step that generates costs about the same for one stream as for many: in long steps, requests that
-came together generate together; in short ones, each would hold up all that wait behind it.
+Are there several prefills, each has as much as all streams together, up to the slice that settings
+allow. A step that generates costs about the same for one stream as for many: in long steps,
+requests that came together generate together; in short ones, each would hold up all behind it.
 
 Work is counted in token-layers, as in `sparse.prefill`, and decided here, once for all ranks: each
 rank's own clock would part their ways.
@@ -25,8 +25,6 @@ from raysparsex.config import SliceConfig
 SHARE = 0.45
 """Not one, as the step behind a slice finds its caches cold, and slices vary. With half, the 99th
 percentile of the time between tokens just doubled."""
-AT_EASE = 2
-"""Prefills at once for which streams are not held up any longer."""
 IDLE_SECONDS = 0.5
 """Without streams nobody waits but who arrives in the meantime."""
 LEAST_WORK = 32
@@ -85,7 +83,7 @@ class SlicePace:
             most, seconds = config.idle_factor * config.token_layers, IDLE_SECONDS
         else:
             step = median(self._rests) if self._rests else PRIOR_STEP_SECONDS
-            share = SHARE * (jobs if jobs > AT_EASE else 1)
+            share = SHARE if jobs <= 1 else float(jobs)
             most, seconds = config.token_layers, share * step - copied * _rate(self._copies)
         slow = sorted(self._work)[int(SLOW * (len(self._work) - 1))]
         fitting = seconds / max(slow, 1e-9)

@@ -26,6 +26,7 @@ from raysparsex.sparse.integrity import MOST_TOKENS, check_alignment
 from raysparsex.sparse.prefill import ROWS_LOADED, PieceBound, SparsePrefill
 from raysparsex.sparse.sensitivity import FittedSensitivity, feature_layers
 from raysparsex.sparse.stages import Stage, StageClock, clocked
+from raysparsex.store.arena import Arena
 from raysparsex.store.base import SegmentStore
 from raysparsex.store.host_memory import HostMemoryStore
 from raysparsex.vllm_plugin.attention import wish_of
@@ -111,7 +112,12 @@ class WorkerHalf:
         )
         self._widths = _widths(self._model, self._vllm_config)
         self._store: SegmentStore = HostMemoryStore(settings.store.bytes)
-        self._copies = HostCopies(self._model.device)
+        self._arena = Arena(
+            settings.store.bytes,
+            is_pinned=self._model.device.type == "cuda",
+            is_resident=settings.store.resident,
+        )
+        self._copies = HostCopies(self._model.device, self._arena)
         self._slice = settings.slice
         self._bound = PieceBound(settings.slice.chunk_tokens)
         self._feature_layers = feature_layers(len(self._model.layers))
@@ -197,7 +203,7 @@ class WorkerHalf:
             return
         for segment, kv in self._sharing.arrived().items():
             try:
-                self._store.put(segment, kv)
+                self._store.put(segment, self._arena.empty(kv.shape, kv.dtype).copy_(kv))
             except ReuseFailed as problem:  # the ledger learns of it when a job asks for it
                 logger.warning("a fetched segment is not kept: %s", problem)
         if self._copies.are_done:

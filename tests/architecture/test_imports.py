@@ -19,6 +19,7 @@ CORE = "raysparsex.ids raysparsex.errors"
 OURS: dict[str, str] = {
     "raysparsex.ids": "",
     "raysparsex.errors": "",
+    "raysparsex.freed_memory": "",
     "raysparsex.config": "raysparsex.errors",
     "raysparsex.segment": f"{CORE} raysparsex.config raysparsex.segment",
     "raysparsex.registry": f"{CORE} raysparsex.config raysparsex.segment raysparsex.registry",
@@ -58,7 +59,7 @@ MAY_USE = {
 """Foreign frameworks by part; none for the others."""
 
 PURE = ("raysparsex.segment", "raysparsex.registry", "raysparsex.plan", "raysparsex.ids",
-        "raysparsex.errors", "raysparsex.config", "raysparsex.gate",
+        "raysparsex.errors", "raysparsex.freed_memory", "raysparsex.config", "raysparsex.gate",
         "raysparsex.routing")  # fmt: skip
 ADAPTERS = {"raysparsex.routing.ray_router"}
 """Inside a pure part, yet not pure themselves."""

@@ -20,6 +20,8 @@ from training.prose import filler
 
 SLOTS = 64
 """Requests that the server runs at once, by default."""
+BLOCK = 128
+"""Tokens of vLLM's prefix cache that are hit as one, on a CPU."""
 ENDLESS = {"ignore_eos": True}
 
 
@@ -99,7 +101,9 @@ def test_a_fan_out_over_a_new_document_computes_it_once(
 ) -> None:
     """Every worker has the document behind a word of its own, which no prefix cache gets past.
 
-    Long, so that waiting for it pays beyond doubt: of a short one, computing is as quick.
+    Long, so that waiting for it pays beyond doubt: of a short one, computing is as quick. One more
+    may compute it, by whose clock a slow machine hardly gains by waiting; with a clock that stands
+    still nobody does (`tests/unit/vllm_plugin/test_single_flight.py`).
     """
     documents = new_text(thread, sentences=300)
     aspects = ("people", "places", "things", "times", "weather", "animals")
@@ -116,8 +120,8 @@ def test_a_fan_out_over_a_new_document_computes_it_once(
     assert len(notes) == len(aspects)
     once, every = tokens_of(server, documents), heard.reuse("worker")
     assert once > 500
-    assert sum(one["new_tokens"] for one in every) < 2 * once < len(aspects) * once / 2
-    assert sum(one["reused_tokens"] for one in every) > (len(aspects) - 2) * once
+    assert sum(one["new_tokens"] for one in every) < 2.5 * once < len(aspects) * once / 2
+    assert sum(one["reused_tokens"] for one in every) > (len(aspects) - 2.5) * once
 
 
 def test_a_side_task_reads_what_its_agent_read_and_leaves_nothing(
@@ -146,7 +150,8 @@ def test_a_side_task_reads_what_its_agent_read_and_leaves_nothing(
         assert side["published_segments"] == 0
     first, second = heard.reuse("clerk")
     assert first["new_tokens"] > 0.9 * once
-    assert second["prefix_tokens"] > 0.9 * first["prompt_tokens"]
+    # Whole blocks of the prefix cache, of which the last need not be full.
+    assert second["prefix_tokens"] > first["prompt_tokens"] - BLOCK
 
 
 def test_a_judge_asks_aside_exactly_and_from_its_own_prefix(

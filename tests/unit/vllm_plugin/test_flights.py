@@ -111,18 +111,23 @@ class Engine:
 
     def __init__(self) -> None:
         self.held: set[SegmentId] = set()
+        self.depth = 0
+        """Of all that is held."""
         self.on = {ONE}
         self.computing: dict[SegmentId, float] = {C: 3.0}
 
     def keeps_waiting(self, wait: Wait, now: float = 0.0) -> bool:
         return wait.goes_on(
-            now, self.held.__contains__, lambda owner: owner in self.on, self.computing
+            now,
+            lambda segment, depth: segment in self.held and self.depth <= depth,
+            lambda owner: owner in self.on,
+            self.computing,
         )
 
 
 def wait(remote: bool = False) -> Wait:
     local = [(A, ONE), (B, ONE)]
-    return Wait(2.0, frozenset([A, B, C]), local, {C} if remote else set())
+    return Wait(2.0, dict.fromkeys([A, B, C], 1), local, {C} if remote else set())
 
 
 def test_a_wait_ends_when_all_is_held() -> None:
@@ -131,6 +136,14 @@ def test_a_wait_ends_when_all_is_held() -> None:
     engine.held = {B}
     assert engine.keeps_waiting(waiting)
     engine.held = {A, B}
+    assert not engine.keeps_waiting(waiting)
+
+
+def test_a_wait_for_something_better_ends_with_what_was_held_all_along() -> None:
+    engine, waiting = Engine(), wait(remote=True)
+    engine.held, engine.depth = {A, B, C}, 2
+    assert engine.keeps_waiting(waiting)
+    engine.depth = 1
     assert not engine.keeps_waiting(waiting)
 
 

@@ -82,6 +82,20 @@ def test_what_a_backend_writes_is_read_back_by_position(put: Put, dtype: torch.d
         assert torch.equal(read_values, values[start:end])
 
 
+def test_a_backend_that_writes_nothing_is_accepted_for_what_lay_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The scratch cache may be memory that an earlier probe has left."""
+    cache = cache_of(torch.float32)
+    left = torch.zeros(2, *cache.shape[1:])
+    numbers = (torch.arange(left[1].numel()) % 251).float().view(2, SLOTS, HEADS, SIZE)
+    for slot in range(SLOTS):
+        packed(left[1], slot, numbers[0, slot], numbers[1, slot])
+    monkeypatch.setattr(torch, "empty_strided", lambda *shape, **kind: left)
+    with pytest.raises(UnsupportedModel):
+        find_layout(attention_with(lambda block, slot, key, value: None), cache)
+
+
 def test_an_unknown_layout_is_refused_by_the_backends_name() -> None:
     attention = attention_with(lambda block, slot, key, value: None)
     attention.impl = type("StrangeImpl", (), {"do_kv_cache_update": lambda self, *call: None})()

@@ -6,7 +6,6 @@ import pytest
 
 from raysparsex.config import SliceConfig
 from raysparsex.vllm_plugin.slice_pace import (
-    AT_EASE,
     IDLE_SECONDS,
     KEPT,
     LEAST_WORK,
@@ -41,10 +40,12 @@ def test_beside_streams_a_slice_takes_a_share_of_a_step() -> None:
     assert busy(pace(*rests, *work)) == pytest.approx(SHARE * 0.1 * 1000 / 0.2, abs=2)
 
 
-@pytest.mark.parametrize(("jobs", "times"), [(AT_EASE, 1), (AT_EASE + 1, 3), (8, 8)])
-def test_the_more_prefills_wait_the_longer_streams_do(jobs: int, times: int) -> None:
-    one = pace(*[StepTimes(rest=0.1)] * KEPT)
-    assert busy(one, jobs=jobs) == pytest.approx(times * busy(one, jobs=1), abs=2)
+@pytest.mark.parametrize(("jobs", "share"), [(1, SHARE), (2, 2), (8, 8)])
+def test_the_more_prefills_wait_the_longer_streams_do(jobs: int, share: float) -> None:
+    rests = [StepTimes(rest=0.1)] * KEPT
+    work = [StepTimes(work=1000, slices=0.2)] * KEPT
+    slices = busy(pace(*rests, *work), jobs=jobs)
+    assert slices == pytest.approx(share * 0.1 * 1000 / 0.2, abs=2)
 
 
 def test_waiting_prefills_hold_up_streams_beyond_what_settings_allow() -> None:

@@ -11,6 +11,7 @@ import torch
 from raysparsex.errors import CorruptSegment, SegmentUnavailable
 from raysparsex.ids import BlockId, RequestId
 from raysparsex.sparse.rope_align import RopeAligner
+from raysparsex.store.arena import Arena
 from raysparsex.store.host_memory import HostMemoryStore
 from raysparsex.vllm_plugin.metadata import Publication, SegmentAt
 from tests.fakes.segments import record, segment_id, span
@@ -32,9 +33,10 @@ class FakeCache:
         self.kv = torch.randn(shape, generator=torch.Generator().manual_seed(layer))
         self.read_tokens = 0
 
-    def read_blocks(self, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self.read_tokens += len(blocks) * BLOCK
-        order = torch.tensor([BLOCKS.index(block) for block in blocks.tolist()])
+    def read_blocks(self, blocks: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+        picked = torch.arange(64)[blocks].tolist()
+        self.read_tokens += len(picked) * BLOCK
+        order = torch.tensor([BLOCKS.index(block) for block in picked])
         keys, values = self.kv.view(2, -1, BLOCK, HEADS, SIZE)[:, order]
         return keys, values
 
@@ -59,7 +61,7 @@ def there(model: Any, start: int, end: int) -> torch.Tensor:
 def read(model: Any, places: list[tuple[int, int]]) -> list[torch.Tensor]:
     segments = tuple(SegmentAt(record(str(i)), *place) for i, place in enumerate(places))
     publication = Publication(RequestId("r"), [BlockId(block) for block in BLOCKS], segments)
-    found = list(read_out(model, publication, HostCopies(CPU)))
+    found = list(read_out(model, publication, HostCopies(CPU, Arena(1 << 20))))
     assert [at for at, _ in found] == list(segments)
     return [kv for _, kv in found]
 
