@@ -18,6 +18,7 @@ from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
 import raysparsex
+from raysparsex.freed_memory import KEEP_FREED_MEMORY
 from raysparsex.routing.copies import CopyRule
 from raysparsex.routing.ray_router import SegmentRouter
 
@@ -271,6 +272,9 @@ def _process_environment(settings: Settings, on_gpu: bool) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if not on_gpu:
+        kept = {name: os.environ.get(name, value) for name, value in KEEP_FREED_MEMORY.items()}
+        environment |= kept
     if os.path.isdir(source):
         environment["HF_HUB_OFFLINE"] = "1"
     if _eager(settings, on_gpu):

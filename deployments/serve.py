@@ -27,7 +27,7 @@ from raysparsex.errors import InvalidConfig
 from .process_tree import adopt_orphans, descendants, die_with_parent, end_descendants
 from .progress import Progress
 from .settings import ServerConfig, Settings, describe, load_settings, model_source
-from .start_failure import cause_of
+from .start_failure import cause_of, replica_logs
 
 STOP_SECONDS = 8.0
 QUIET_ENVIRONMENT = {
@@ -79,6 +79,7 @@ def _serve(settings: Settings, folder: str, log: IO[bytes], progress: Progress) 
             print(_ready_line(settings.server, text, progress.elapsed()), flush=True)
         elif kind == "failed":
             progress.done()
+            log.write(replica_logs(Path(folder)).encode())
             print(f"error: {cause_of(text, Path(log.name))}", file=sys.stderr, flush=True)
             return 1
     progress.done()

@@ -1,7 +1,8 @@
 """Why a start failed, in one sentence, found in what Ray and vLLM logged.
 
 The replica reports only "engine core initialization failed"; the reason stands in the log of the
-process below it. Pure text in, text out, so that it can be tested on real logs.
+process below it. Ray brings those logs into ours a little later, or never when the start fails at
+once, so that they are read where Ray keeps them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,15 @@ _ECHOES = (
     "traceback",
 )
 LONGEST = 300
+
+
+def replica_logs(ray_folder: Path) -> str:
+    """What the processes of a Ray instance with this `_temp_dir` have printed."""
+    parts = []
+    for file in sorted(ray_folder.glob("session_latest/logs/worker-*")):
+        if text := file.read_text(encoding="utf-8", errors="replace"):
+            parts.append(f"== {file.name}\n{text}\n")
+    return "".join(parts)
 
 
 def cause_of(report: str, log: Path) -> str:

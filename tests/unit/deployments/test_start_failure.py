@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.start_failure import cause_of, find_cause
+from deployments.start_failure import cause_of, find_cause, replica_logs
 
 REPLICA = "\x1b[36m(ServeReplica:x:llm pid=1)\x1b[0m "
 ENGINE = f"{REPLICA}(EngineCore pid=2) ERROR 11-21 08:00:00 [core.py:1240] "
@@ -60,3 +60,12 @@ def test_without_a_cause_in_the_log_the_report_is_given(tmp_path: Path) -> None:
     log = tmp_path / "serve.log"
     log.write_text("INFO fine\n", encoding="utf-8")
     assert cause_of("it took too long", log) == f"it took too long (log: {log})"
+
+
+def test_the_cause_is_found_before_ray_has_brought_it_into_the_log(tmp_path: Path) -> None:
+    logs = tmp_path / "session_latest" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "worker-1.out").write_text("INFO fine\n", encoding="utf-8")
+    (logs / "worker-2.err").write_text("ValueError: no such layer\n", encoding="utf-8")
+    (logs / "gcs_server.out").write_text("RuntimeError: not a replica's\n", encoding="utf-8")
+    assert find_cause(replica_logs(tmp_path)) == "ValueError: no such layer"
