@@ -101,7 +101,7 @@ class _Play:
         request = self._load[number]
         if not all(before in self._ended for before in request.after):
             return None
-        return max([request.at, *(self._ended[before] for before in request.after)])
+        return request.pause + max([request.at, *map(self._ended.__getitem__, request.after)])
 
     def _next_arrival(self) -> float:
         known = [self._arrival(number) for number in self._waiting]

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from benchmarks.speed.drive import Progress, play
 from benchmarks.speed.load import Course, Load, Request
+from raysparsex.freed_memory import KEEP_FREED_MEMORY
 
 KV_CACHE_BYTES = 2 << 30
 STEP_TOKENS = 2048
@@ -38,6 +39,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # Even when eager, vLLM compiles some functions on first use, which takes seconds.
     "TORCHDYNAMO_DISABLE": "1",
+    **KEEP_FREED_MEMORY,
 }
 """Must be set before torch and vLLM are loaded, so the process begins with it."""
 
@@ -50,9 +52,6 @@ class EngineOptions:
     connector: Mapping[str, Any] | None
     context: int = CONTEXT
     """The longest prompt and its answer, in tokens."""
-    touched: bool = False
-    """Whether all of the KV cache is resident from the beginning. Else it becomes so as it is used
-    for the first time, which measures of memory would take for what a prompt needs."""
 
 
 Ask = Literal["forget", "held"]
@@ -107,8 +106,7 @@ class VllmStepper:
             use_tqdm_on_load=False,
             seed=0,
         )
-        if options.touched:
-            llm.collective_rpc(_touch)
+        llm.collective_rpc(_touch)
         self._engine: Any = llm.llm_engine
         self._scheduler = self._engine.engine_core.engine_core.scheduler
         self._reuses = options.connector is not None
@@ -183,6 +181,8 @@ class VllmStepper:
 
 
 def _touch(worker: Any) -> None:
+    """Have all of the KV cache resident from the beginning: else it becomes so when it is used for
+    the first time, which measures would take for what a prompt needs."""
     for cache in worker.model_runner.kv_caches:
         cache.zero_()
 

@@ -25,6 +25,8 @@ CONNECTOR = {
     "kv_connector": "RaySparseXConnector",
     "kv_connector_module_path": "raysparsex.vllm_plugin.connector",
     "kv_role": "kv_both",
+    # As the KV cache is for both.
+    "kv_connector_extra_config": {"store": {"resident": True}},
 }
 ROOT = Path(__file__).parents[2]
 VOCABULARY = 2026
@@ -41,8 +43,6 @@ class EngineKind:
 
     shape: LlamaShape = SHAPE
     context: int = CONTEXT
-    touched: bool = False
-    """See `EngineOptions`."""
     lessons: int = 0
     """Sparse prefills before anything is measured. Until it has seen enough of them, the engine
     takes all reused tokens for suspects: figures would change in the middle of a curve."""
@@ -136,7 +136,7 @@ def two_engines(threads: int, kind: EngineKind = STANDARD) -> Iterator[Engines]:
         started: list[Engine] = []
         try:
             for name, connector in (("plain", None), ("ours", CONNECTOR)):
-                options = EngineOptions(model, connector, kind.context, kind.touched)
+                options = EngineOptions(model, connector, kind.context)
                 started.append(_start(name, options, threads))
             for engine in started:
                 engine.receive()

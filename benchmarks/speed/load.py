@@ -31,6 +31,8 @@ class Request:
     """`kv_transfer_params`; plain vLLM does not see them."""
     after: tuple[int, ...] = ()
     """It arrives when these have ended, and not before `at` seconds of the load."""
+    pause: float = 0.0
+    """So many seconds later than that."""
     at: float = 0.0
     background: bool = False
     """Runs until everything else has ended, and is then cut off."""

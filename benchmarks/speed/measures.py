@@ -41,7 +41,7 @@ GROWTH_CONTEXT = 33_024
 GROWTH_LESSONS = 44
 """Of 256 tokens each: 32 until the first fit, and some until its worth is known."""
 GROWING = {
-    model: EngineKind(shape, GROWTH_CONTEXT, touched=True, lessons=GROWTH_LESSONS)
+    model: EngineKind(shape, GROWTH_CONTEXT, lessons=GROWTH_LESSONS)
     for model, shape in growth.SHAPES.items()
 }
 
@@ -62,7 +62,7 @@ ENGINED = {
     "running_streams": Engined(
         streams.running_streams,
         ("itl_p99_ratio_under_prefill*", "ttft_8k_beside_streams*"),
-        lambda s: 5,
+        lambda s: 3,
     ),
     "eight_agents": Engined(
         agents.eight_agents,

@@ -34,8 +34,6 @@ class Sizes:
     batches: int
     board: Board
     rounds: int
-    stream_tokens: int
-    """Of each stream while nothing else runs."""
     stream_most: int
     """Of each stream beside long prompts, which are then computed on without streams: an end for a
     measure of an engine that serves streams alone."""
@@ -59,7 +57,6 @@ QUICK = Sizes(
     batches=2,
     board=Board(finding=32, answer=16, window=2),
     rounds=3,
-    stream_tokens=60,
     stream_most=3000,
     sparse_arrivals=2,
     full_arrivals=1,
@@ -79,7 +76,6 @@ FULL = Sizes(
     batches=3,
     board=Board(),
     rounds=4,
-    stream_tokens=400,
     stream_most=3000,
     sparse_arrivals=5,
     full_arrivals=2,

@@ -1,15 +1,19 @@
 """Gaps between the tokens of running streams, alone and while long prompts arrive.
 
-Eight streams generate. Then prompts of 8,192 tokens come, each when the one before has its first
-token, so that one of them is always being computed: sparsely, or by plain vLLM in its own chunks.
-Only gaps in that time count. Each engine is compared with itself without the prompts.
+Eight streams generate all the time. Prompts of 8,192 tokens come one after another, and are
+computed sparsely, or by plain vLLM in its own chunks:
+
+    |-- alone --|== prompt, settling ==|-- alone --|== prompt, settling ==| ...
+
+Streams get slower as they get longer, and machines as they please, so that each prompt is compared
+with the same streams just before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from benchmarks.speed.engines import Engine
 from benchmarks.speed.load import Answer, Load, Request
@@ -23,9 +27,11 @@ LONG_TOKENS = 8192
 HELD = 0.85
 GOAL = 2.0
 RUNNING_AFTER = 2.0
-"""Seconds until the first long prompt arrives: the streams generate by then."""
-WARM = 8
-"""First gaps of a stream that are left out: the others' prompts are in them."""
+"""Seconds until the streams' own prompts are computed, whatever the machine."""
+ALONE = 5.0
+"""Seconds without a long prompt."""
+SETTLE = 1.0
+"""Seconds behind a prompt's first token in which what it leaves is published; they are its own."""
 
 
 def running_streams(setting: Setting) -> Measured:
@@ -45,34 +51,40 @@ def running_streams(setting: Setting) -> Measured:
 
 
 def _rows(name: str, setting: Setting, engine: Engine, long: Sequence[Request]) -> list[Row]:
-    setting.progress(f"streams alone: {engine.name}")
-    quiet_load = tuple(streams(STREAMS, setting.sizes.stream_tokens, setting.rng, endless=False))
-    quiet = [gap for answer in engine.play(quiet_load).answers for gap in answer.gaps[WARM:]]
     setting.progress(f"streams beside {len(long)} long prompts: {engine.name}")
     running = streams(STREAMS, setting.sizes.stream_most, setting.rng, endless=True)
     answers = engine.play(beside(running, long)).answers
-    arrivals = answers[STREAMS:]
-    gaps = [gaps_during(answers[:STREAMS], one.arrived, one.times[0]) for one in arrivals]
+    arrivals, quiet, gaps = answers[STREAMS:], [], []
+    begin = RUNNING_AFTER
+    for one in arrivals:
+        end = one.times[0] + SETTLE
+        quiet.append(gaps_within(answers[:STREAMS], begin, one.arrived))
+        gaps.append(gaps_during(answers[:STREAMS], one.arrived, end))
+        begin = end
     return _told(name, quiet, gaps, [one.ttft for one in arrivals])
 
 
 def _told(
-    name: str, quiet: Sequence[float], gaps: Sequence[Sequence[float]], ttfts: Sequence[float]
+    name: str, quiet: list[list[float]], gaps: list[list[float]], ttfts: Sequence[float]
 ) -> list[Row]:
-    """Rows of one engine; `gaps` by arrival."""
-    alone = percentile(quiet, 0.99)
-    together = [gap for during in gaps for gap in during]
-    worst = percentile(together, 0.99)
+    """Rows of one engine; gaps by arrival."""
+    alone, together = list(chain(*quiet)), list(chain(*gaps))
+    best, worst = percentile(alone, 0.99), percentile(together, 0.99)
     note = (
         f"{len(gaps)} prompts of {LONG_TOKENS} tokens beside {STREAMS} streams: p99"
         f" {worst * 1e3:.0f} ms, median {median(together) * 1e3:.0f} ms; alone"
-        f" {alone * 1e3:.0f} ms and {median(quiet) * 1e3:.0f} ms"
+        f" {best * 1e3:.0f} ms and {median(alone) * 1e3:.0f} ms"
     )
-    spread = quartiles([percentile(during, 0.99) / alone for during in gaps])
+    spread = quartiles(
+        [
+            percentile(during, 0.99) / percentile(before, 0.99)
+            for before, during in zip(quiet, gaps, strict=True)
+        ]
+    )
     goal = None if name else GOAL
     ratio = f"itl_p99_ratio_under_prefill{name}"
     return [
-        Row(ratio, worst / alone, 1.0, goal, "lower", "x", spread, note),
+        Row(ratio, worst / best, 1.0, goal, "lower", "x", spread, note),
         row(f"ttft_8k_beside_streams{name}", ttfts, "s", better="lower"),
     ]
 
@@ -81,7 +93,12 @@ def beside(running: Sequence[Request], long: Sequence[Request]) -> Load:
     """The streams, and the long prompts one after another."""
     first = len(running)
     following = [
-        replace(request, at=RUNNING_AFTER, after=(first + number - 1,) if number else ())
+        replace(
+            request,
+            at=RUNNING_AFTER,
+            after=(first + number - 1,) if number else (),
+            pause=ALONE + (SETTLE if number else 0.0),
+        )
         for number, request in enumerate(long)
     ]
     return (*running, *following)
@@ -89,9 +106,14 @@ def beside(running: Sequence[Request], long: Sequence[Request]) -> Load:
 
 def gaps_during(answers: Sequence[Answer], begin: float, end: float) -> list[float]:
     """Gaps that reach into a time."""
-    return [
-        later - earlier
-        for answer in answers
-        for earlier, later in pairwise(answer.times)
-        if later > begin and earlier < end
-    ]
+    return [two - one for one, two in _gaps(answers) if two > begin and one < end]
+
+
+def gaps_within(answers: Sequence[Answer], begin: float, end: float) -> list[float]:
+    """Gaps that lie in a time."""
+    return [two - one for one, two in _gaps(answers) if begin <= one and two <= end]
+
+
+def _gaps(answers: Sequence[Answer]) -> Iterator[tuple[float, float]]:
+    """When each began and ended."""
+    return chain.from_iterable(pairwise(answer.times) for answer in answers)

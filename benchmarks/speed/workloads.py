@@ -188,7 +188,7 @@ class AllGather:
             for part in (self.findings[age, other], answers[age, other])
         ]
         new = (self.findings[turn], self.questions[turn])
-        return Request((self.personas[agent], *read, *new), self.board.answer, PAPER)
+        return Request((self.personas[agent], *read, *new), self.board.answer, BEST)
 
 
 def _own_first(agent: int, agents: int, rng: Random) -> list[int]:

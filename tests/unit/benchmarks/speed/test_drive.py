@@ -63,6 +63,13 @@ def played(*load: Request) -> tuple[FakeEngine, Course]:
     return engine, course
 
 
+def test_a_pause_is_left_out_or_counts_as_waiting() -> None:
+    _, course = played(Request(((1,),)), Request(((2,),), after=(0,), pause=7.0))
+    first, second = course.answers
+    assert second.arrived == first.ended + 7.0
+    assert second.ttft == first.ttft
+
+
 def test_the_first_token_is_timed_from_the_arrival() -> None:
     _, course = played(Request(((1, 2),), max_tokens=3, at=5.0))
     (answer,) = course.answers

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.speed import agents, cold, prefills, streams, traffic
 from benchmarks.speed.engines import Engine, Engines
-from benchmarks.speed.load import Answer, Course
+from benchmarks.speed.load import Answer, Course, Request
 from benchmarks.speed.measured import Measure, Measured, Setting, breakdown_of
 from benchmarks.speed.measures import ENGINED, PARTS, chosen
 from benchmarks.speed.rows import Row
@@ -168,6 +168,17 @@ def test_only_gaps_in_a_prefills_time_count() -> None:
     answers = [Answer(0.0, 10, 0, (1.0, 2.0, 4.0, 7.0, 8.0), {})]
     assert streams.gaps_during(answers, 2.5, 5.0) == [2.0, 3.0]
     assert streams.gaps_during(answers, 4.0, 7.0) == [3.0]
+    assert streams.gaps_within(answers, 1.5, 7.5) == [2.0, 3.0]
+
+
+def test_what_a_prompt_leaves_to_do_counts_as_without_it() -> None:
+    """A prompt comes while the streams are alone, some time after the one before has settled."""
+    load = streams.beside([Request(((1,),), background=True)], [Request(((2,),))] * 3)
+    assert [request.after for request in load] == [(), (), (1,), (2,)]
+    assert [request.pause for request in load[1:]] == [
+        streams.ALONE,
+        *[streams.ALONE + streams.SETTLE] * 2,
+    ]
 
 
 def test_workloads_gain_where_text_comes_again_elsewhere() -> None:
