@@ -7,7 +7,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import httpx
@@ -66,10 +66,11 @@ def test_the_other_node_takes_over_from_one_that_is_killed(
 ) -> None:
     replicas = cluster.replicas
     everything = [prompt for kind in prompts.values() for prompt in kind]
+    node = processes_of_another_node(cluster)
     with Load(cluster.server.base_url, everything, STREAMS) as load, a_node_less(cluster):
         load.wait_for_answers(STREAMS)
         under_way = UnderWay.on(replicas, load, prompts["exact"][0])
-        raylet_of_another_node(cluster).kill()
+        kill(node)
         wait_for(lambda: forgotten(cluster), SECONDS_TO_FORGET)
         load.wait_for_answers(2 * STREAMS)
         (left,) = cluster.replicas
@@ -130,12 +131,19 @@ def forgotten(cluster: WatchedCluster) -> str | None:
     return None if counts == [1, 1, 1] else str(known)
 
 
-def raylet_of_another_node(cluster: WatchedCluster) -> psutil.Process:
-    """One that is not the head's, which has this machine's own address."""
+def processes_of_another_node(cluster: WatchedCluster) -> list[psutil.Process]:
+    """All of one that is not the head's, which has this machine's own address."""
     (raylet,) = (
         process
         for process in cluster.command.processes()
         if "--node_ip_address=127.0.0.2" in process.cmdline()
         and process.cmdline()[0].endswith("/raylet")
     )
-    return raylet
+    return [raylet, *raylet.children(recursive=True)]
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    """Parents before children, at once: no answer is finished by what outlives the rest."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,11 +39,11 @@ RELEASED = ("pins", "running_jobs")
 class Actors:
     """The server's own actors, asked through a driver in its cluster."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, environment: dict[str, str]) -> None:
         self._driver = subprocess.Popen(
             [sys.executable, "-m", "tests.integration.cluster_actors", address],
             cwd=ROOT,
-            env={**os.environ, "RAY_AUTH_MODE": "token"},
+            env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -187,10 +188,11 @@ def watched_cluster(
     port = free_port()
     told = {"SERVER__PORT": str(port), "ENGINE__REPLICAS": str(REPLICAS), "GATE__SHADOW_SHARE": "0"}
     variables = {f"RAYSPARSEX_{key}": value for key, value in (told | settings).items()}
-    command = ServeCommand(variables, module).start()
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+    command = ServeCommand(variables | token, module).start()
     try:
         _, base_url, _, model, *_ = command.read_until("ready: ").split()
-        actors = Actors(_gcs_address(command))
+        actors = Actors(_gcs_address(command), token)
         try:
             yield WatchedCluster(command, Server(base_url, model), actors, nodes)
         finally:
