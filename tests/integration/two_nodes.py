@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -50,7 +51,7 @@ def main() -> None:
 
 def _serve(settings: Settings, folder: str) -> None:
     os.environ["RAY_TMPDIR"] = folder  # where Ray notes the cluster's address for `ray.init()`
-    os.mkdir(f"{folder}/ray")
+    Path(folder, "ray").mkdir()
     size = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES, "temp_dir": folder}
     head = {**size, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)

@@ -9,7 +9,7 @@ from tests.integration.load import Answer, Load, Outcome, Prompt, Sent
 from tests.integration.sure_prompts import longer
 
 LONG_TOKENS = 480
-"""So many that an answer is still under way when the last stream has begun, and its replica dies."""
+"""So many that an answer is still under way when the last stream has begun and its replica dies."""
 BEGIN_SECONDS = 180
 
 
