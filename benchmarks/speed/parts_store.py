@@ -28,6 +28,7 @@ from deployments.node_store import NodeStoreSettings, ensure_node_store
 from raysparsex.ids import SegmentId
 from raysparsex.segment.coverage import SegmentRecord
 from raysparsex.segment.identity import token_bytes
+from raysparsex.store.arena import HostTensor
 from raysparsex.store.host_memory import HostMemoryStore
 from raysparsex.store.part import Fetched, SegmentPart, SharedPart, packed
 from raysparsex.store.ray_objects import RayStoreClient
@@ -155,7 +156,7 @@ def _part(load: Load, number: int, index: int) -> SharedPart:
 def _sealed(parts: list[SharedPart], size: int) -> HostMemoryStore:
     host = HostMemoryStore(size)
     for shared in parts:
-        host.put(shared.part.record.id, shared.part.kv)
+        host.put(shared.part.record.id, HostTensor.of(shared.part.kv))
     host.seal()
     return host
 

@@ -14,11 +14,42 @@ import weakref
 from bisect import bisect
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 ALIGNMENT = 64
 """Bytes: a cache line, and a multiple of the size of every dtype."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostTensor:
+    """A tensor as it is kept for long: its memory and its form.
+
+    A tensor itself is some small blocks of malloc's memory. Those lie where there was room between
+    the large blocks that a model's layers take and give back, which then fit no more: with a tensor
+    per segment a process took fresh memory without end.
+    """
+
+    memory: memoryview
+    """Its bytes, in memory of their own; as long as anything refers to them they are not used
+    otherwise."""
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(tensor: torch.Tensor) -> HostTensor:
+        """This very tensor, contiguous and on the host; it lives as long."""
+        memory = tensor.reshape(-1).view(torch.uint8).numpy().data
+        return HostTensor(memory, tuple(tensor.shape), tensor.dtype)
+
+    def tensor(self) -> torch.Tensor:
+        """A tensor over this memory."""
+        return torch.frombuffer(self.memory, dtype=self.dtype).view(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.memory.nbytes
 
 
 class FreeSpans:
@@ -56,7 +87,7 @@ class FreeSpans:
 
 
 class Arena:
-    """Hands out tensors; their memory comes back when nothing refers to it any more.
+    """Hands out memory for tensors; it comes back when nothing refers to it any more.
 
     One owner thread takes; any thread may let go.
     """
@@ -68,22 +99,26 @@ class Arena:
         memory = torch.empty(capacity, dtype=torch.uint8, pin_memory=is_pinned)
         if is_resident:
             memory.zero_()
-        self._memory = memory.numpy()
+        self._memory = memory.numpy().data
         self._free = FreeSpans(capacity)
         self._returned: deque[tuple[int, int]] = deque()
 
-    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        """An uninitialised tensor; of memory from elsewhere if there is no room in one place."""
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> HostTensor:
+        """Room for a tensor, uninitialised; in memory from elsewhere if there is none in one place.
+
+        Raises ValueError for a tensor of nothing.
+        """
         self._collect()
         size = math.prod(shape) * dtype.itemsize
+        if not size:
+            raise ValueError(f"a tensor of shape {tuple(shape)} has no bytes")
         taken = -(-size // ALIGNMENT) * ALIGNMENT
-        start = self._free.take(taken) if size else None
+        start = self._free.take(taken)
         if start is None:
-            return torch.empty(shape, dtype=dtype)
-        # The tensor's storage holds this view, whoever holds the storage.
-        view = self._memory[start : start + size]
-        weakref.finalize(view, self._returned.append, (start, taken)).atexit = False
-        return torch.from_numpy(view).view(dtype).view(*shape)
+            return HostTensor.of(torch.empty(tuple(shape), dtype=dtype))
+        memory = self._memory[start : start + size]
+        weakref.finalize(memory, self._returned.append, (start, taken)).atexit = False
+        return HostTensor(memory, tuple(shape), dtype)
 
     def _collect(self) -> None:
         while self._returned:

@@ -14,13 +14,14 @@ from typing import Protocol
 import torch
 
 from raysparsex.ids import SegmentId
+from raysparsex.store.arena import HostTensor
 
 
 class SegmentStore(Protocol):
     """Keeps the KV of segments. One owner thread."""
 
-    def put(self, segment: SegmentId, kv: torch.Tensor) -> None:
-        """Keep `kv` (see the shape above) under this id; the store owns the tensor from now on.
+    def put(self, segment: SegmentId, kv: HostTensor) -> None:
+        """Keep `kv` (see the shape above) under this id; the store owns it from now on.
 
         Raises StoreFull when the byte budget has no room: the caller drops others first.
         """

@@ -6,6 +6,7 @@ import torch
 
 from raysparsex.errors import CorruptSegment, SegmentUnavailable, StoreFull
 from raysparsex.ids import SegmentId
+from raysparsex.store.arena import HostTensor
 from raysparsex.store.checksum import checksum
 
 
@@ -18,12 +19,12 @@ class HostMemoryStore:
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget = budget_bytes
-        self._kv: dict[SegmentId, torch.Tensor] = {}
+        self._kv: dict[SegmentId, HostTensor] = {}
         self._checksums: dict[SegmentId, bytes] = {}
         self._unsealed: set[SegmentId] = set()
         self._bytes = 0
 
-    def put(self, segment: SegmentId, kv: torch.Tensor) -> None:
+    def put(self, segment: SegmentId, kv: HostTensor) -> None:
         """See `SegmentStore.put`."""
         self.drop(segment)
         if self._bytes + kv.nbytes > self._budget:
@@ -46,7 +47,7 @@ class HostMemoryStore:
         sealed = self._checksums.get(segment)
         if sealed is not None and checksum(segment, kv) != sealed:
             raise CorruptSegment(f"the bytes of segment {segment.hex()} changed in the store")
-        return kv
+        return kv.tensor()
 
     def drop(self, segment: SegmentId) -> None:
         """See `SegmentStore.drop`."""

@@ -22,7 +22,7 @@ from raysparsex.ids import BlockId
 from raysparsex.segment.coverage import ReusedSpan
 from raysparsex.sparse.rope_align import Rotation
 from raysparsex.sparse.stages import Stage, StageClock
-from raysparsex.store.arena import Arena
+from raysparsex.store.arena import Arena, HostTensor
 from raysparsex.store.base import SegmentStore
 from raysparsex.vllm_plugin.decoder import DecoderModel
 from raysparsex.vllm_plugin.metadata import Publication, SegmentAt
@@ -38,20 +38,21 @@ class HostCopies:
         """`arena`: pinned, if the device is not the host."""
         self._arena = arena
         self._staging: torch.Tensor | None = None
-        self._under_way: list[torch.Tensor] = []
+        self._under_way: list[HostTensor] = []
         """Where copies may still write: dropped meanwhile, it must not be handed out again."""
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+    def to_host(self, tensor: torch.Tensor) -> HostTensor:
         """The tensor in host memory of its own; on CUDA filled once `wait` has returned."""
         host = self._arena.empty(tensor.shape, tensor.dtype)
         if self._stream is None:
-            return host.copy_(tensor)
+            host.tensor().copy_(tensor)
+            return host
         self._stream.wait_stream(torch.cuda.current_stream(tensor.device))
         with torch.cuda.stream(self._stream):
-            host.copy_(tensor, non_blocking=True)
+            host.tensor().copy_(tensor, non_blocking=True)
         tensor.record_stream(self._stream)
         self._under_way.append(host)
         return host
@@ -87,7 +88,7 @@ class HostCopies:
 
 def read_out(
     model: DecoderModel, publication: Publication, copies: HostCopies
-) -> Iterator[tuple[SegmentAt, torch.Tensor]]:
+) -> Iterator[tuple[SegmentAt, HostTensor]]:
     """KV [L, 2, N, G, D] of each segment of a publication, read from the request's blocks."""
     size = model.block_size
     for run in _runs(publication.segments):

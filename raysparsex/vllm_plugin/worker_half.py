@@ -203,7 +203,9 @@ class WorkerHalf:
             return
         for segment, kv in self._sharing.arrived().items():
             try:
-                self._store.put(segment, self._arena.empty(kv.shape, kv.dtype).copy_(kv))
+                kept = self._arena.empty(kv.shape, kv.dtype)
+                kept.tensor().copy_(kv)
+                self._store.put(segment, kept)
             except ReuseFailed as problem:  # the ledger learns of it when a job asks for it
                 logger.warning("a fetched segment is not kept: %s", problem)
         if self._copies.are_done:
@@ -346,7 +348,7 @@ class WorkerHalf:
                 self._store.put(at.segment, kv)
                 if self._sharing is not None:
                     origin = f"{self._vllm_config.instance_id}/{publication.request}"
-                    self._sharing.offer(at.record, kv, publication.tenant, origin)
+                    self._sharing.offer(at.record, kv.tensor(), publication.tenant, origin)
             if self._copies.are_done_at_once:
                 self._store.seal()
         except Exception as problem:

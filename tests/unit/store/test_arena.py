@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import torch
 
-from raysparsex.store.arena import ALIGNMENT, Arena, FreeSpans
+from raysparsex.store.arena import ALIGNMENT, Arena, FreeSpans, HostTensor
 
 LINE = ALIGNMENT
 
@@ -21,7 +21,7 @@ def place(tensor: torch.Tensor) -> tuple[int, int]:
 
 def lines(arena: Arena, count: int) -> torch.Tensor:
     """A tensor of so many cache lines."""
-    return arena.empty((count * LINE,), torch.uint8)
+    return arena.empty((count * LINE,), torch.uint8).tensor()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8, torch.int64])
@@ -29,7 +29,9 @@ def lines(arena: Arena, count: int) -> torch.Tensor:
 def test_a_tensor_of_another_shape_or_dtype_is_handed_out(
     shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
-    tensor = Arena(4096).empty(shape, dtype)
+    kept = Arena(4096).empty(shape, dtype)
+    tensor = kept.tensor()
+    assert (kept.shape, kept.dtype, kept.nbytes) == (shape, dtype, tensor.nbytes)
     assert (tensor.shape, tensor.dtype) == (shape, dtype)
     assert tensor.is_contiguous()
     assert tensor.untyped_storage().nbytes() == tensor.nbytes
@@ -44,7 +46,7 @@ def test_memory_in_use_is_handed_out_again() -> None:
     for number in range(2000):
         if live and rng.random() < 0.5:
             del live[rng.randrange(len(live))]
-        tensor = arena.empty((rng.randrange(1, 9 * LINE),), torch.uint8)
+        tensor = arena.empty((rng.randrange(1, 9 * LINE),), torch.uint8).tensor()
         mark = number % 251
         tensor.fill_(mark)
         live.append((tensor, mark))
@@ -88,12 +90,36 @@ def test_a_store_whose_free_bytes_lie_apart_refuses_what_its_budget_allows() -> 
 
 
 def test_an_arena_of_nothing_breaks_a_store_that_is_off() -> None:
-    assert Arena(0).empty((3,), torch.float32).shape == (3,)
-    assert Arena(64).empty((0, 2), torch.float32).shape == (0, 2)
+    assert Arena(0).empty((3,), torch.float32).tensor().shape == (3,)
+
+
+def test_a_tensor_of_nothing_gets_the_memory_of_another() -> None:
+    with pytest.raises(ValueError, match="no bytes"):
+        Arena(64).empty((0, 2), torch.float32)
+
+
+def test_kept_memory_is_made_into_a_tensor_of_other_numbers() -> None:
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        kept = Arena(4096).empty((2, 3, 5), dtype)
+        numbers = torch.arange(30).view(2, 3, 5).to(dtype)
+        kept.tensor().copy_(numbers)
+        assert torch.equal(kept.tensor(), numbers)
+        assert torch.equal(HostTensor.of(numbers).tensor(), numbers)
+        assert HostTensor.of(numbers).tensor().data_ptr() == numbers.data_ptr()
+
+
+def test_memory_is_handed_out_again_while_only_a_tensor_refers_to_it() -> None:
+    arena = Arena(4 * LINE)
+    tensor = arena.empty((4 * LINE,), torch.uint8).tensor()
+    began = place(tensor)[0]
+    gc.collect()
+    assert place(lines(arena, 4))[0] != began
+    del tensor
+    assert place(lines(arena, 4))[0] == began
 
 
 def test_a_resident_arena_is_not() -> None:
-    tensor = Arena(4096, is_resident=True).empty((4096,), torch.uint8)
+    tensor = Arena(4096, is_resident=True).empty((4096,), torch.uint8).tensor()
     assert not tensor.any()
 
 

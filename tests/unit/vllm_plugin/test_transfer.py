@@ -11,7 +11,7 @@ import torch
 from raysparsex.errors import CorruptSegment, SegmentUnavailable
 from raysparsex.ids import BlockId, RequestId
 from raysparsex.sparse.rope_align import RopeAligner
-from raysparsex.store.arena import Arena
+from raysparsex.store.arena import Arena, HostTensor
 from raysparsex.store.host_memory import HostMemoryStore
 from raysparsex.vllm_plugin.metadata import Publication, SegmentAt
 from tests.fakes.segments import record, segment_id, span
@@ -63,7 +63,7 @@ def read(model: Any, places: list[tuple[int, int]]) -> list[torch.Tensor]:
     publication = Publication(RequestId("r"), [BlockId(block) for block in BLOCKS], segments)
     found = list(read_out(model, publication, HostCopies(CPU, Arena(1 << 20))))
     assert [at for at, _ in found] == list(segments)
-    return [kv for _, kv in found]
+    return [kv.tensor() for _, kv in found]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,8 @@ def test_a_stored_segment_keeps_the_whole_portion_in_memory_or_changes_later() -
 def store_with(*lengths: int) -> HostMemoryStore:
     store = HostMemoryStore(1 << 20)
     for index, length in enumerate(lengths):
-        store.put(segment_id(str(index)), torch.randn(LAYERS, 2, length, HEADS, SIZE))
+        kv = torch.randn(LAYERS, 2, length, HEADS, SIZE)
+        store.put(segment_id(str(index)), HostTensor.of(kv))
     return store
 
 
@@ -174,6 +175,6 @@ def test_a_segment_dropped_under_a_running_prefill_breaks_it() -> None:
 )
 def test_a_record_of_another_shape_is_loaded(shape: tuple[int, ...]) -> None:
     store = HostMemoryStore(1 << 20)
-    store.put(segment_id("0"), torch.zeros(shape))
+    store.put(segment_id("0"), HostTensor.of(torch.zeros(shape)))
     with pytest.raises(CorruptSegment):
         AlignedLoader(fake_model(), store, [span(0, 30, name="0")])
