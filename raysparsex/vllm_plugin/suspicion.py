@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from raysparsex.ids import SegmentId
@@ -106,7 +108,7 @@ class SuspectFinder:
         model.learn(suspicion.features_RF[suspicion.teaching_R][rows], teaching[rows])
         prominence_R = torch.zeros(len(mask_R))  # of those not computed too: they were met
         prominence_R[mask_R.cpu()] = prominence_S.cpu()
-        self._see(suspicion, prominence_R)
+        self._see(suspicion, prominence_R.numpy())
 
     def forget(self, segment: SegmentId) -> None:
         """The segment leaves the store, or is replaced; an unknown one is fine."""
@@ -130,22 +132,22 @@ class SuspectFinder:
     def _seen_of(self, spans: Sequence[ReusedSpan], full_layers: int, tenant: str) -> torch.Tensor:
         parts = []
         for span in spans:
-            part = torch.full((span.end - span.start,), float("nan"))
+            part = np.full(span.end - span.start, np.nan, np.float32)
             seen = self._seen.get(span.segment, {}).get(tenant)
             if seen is not None and seen.full_layers == full_layers:
                 known = seen.prominence[span.offset : span.offset + len(part)]
-                part[: len(known)] = known.float()
+                part[: len(known)] = known
             parts.append(part)
-        return torch.cat(parts)
+        return torch.from_numpy(np.concatenate(parts))
 
-    def _see(self, suspicion: Suspicion, prominence_R: torch.Tensor) -> None:
+    def _see(self, suspicion: Suspicion, prominence_R: npt.NDArray[np.float32]) -> None:
         start = 0
         for span in suspicion.spans:
             count = span.end - span.start
             by_tenant = self._seen.setdefault(span.segment, {})
             seen = by_tenant.get(suspicion.tenant)
             if seen is None or seen.full_layers != suspicion.full_layers:
-                seen = _Seen(suspicion.full_layers, torch.empty(0, dtype=torch.float16))
+                seen = _Seen(suspicion.full_layers)
             by_tenant[suspicion.tenant] = seen.with_rows(
                 span.offset, prominence_R[start : start + count]
             )
@@ -154,15 +156,21 @@ class SuspectFinder:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Prominence of a segment's tokens, fading; NaN: never reused. As long as was reused so far."""
+    """What was seen of a segment's tokens, as far as it was reused."""
 
     full_layers: int
-    prominence: torch.Tensor
+    halves: bytes = b""
+    """Float16. Neither tensor nor array, as it lives as long as its segment; see `HostTensor`."""
 
-    def with_rows(self, first: int, prominence: torch.Tensor) -> _Seen:
+    @property
+    def prominence(self) -> npt.NDArray[np.float16]:
+        """By token, fading; NaN: never reused."""
+        return np.frombuffer(self.halves, np.float16)
+
+    def with_rows(self, first: int, prominence: npt.NDArray[np.float32]) -> _Seen:
         """With a newer observation of tokens [first, first + len(prominence))."""
-        missing = max(0, first + len(prominence) - len(self.prominence))
-        seen = torch.nn.functional.pad(self.prominence, (0, missing), value=float("nan"))
-        rows = slice(first, first + len(prominence))
-        seen[rows] = torch.fmax(seen[rows].float() * FADING, prominence).half()
-        return _Seen(self.full_layers, seen)
+        before, end = self.prominence, first + len(prominence)
+        seen = np.full(max(len(before), end), np.nan, np.float16)
+        seen[: len(before)] = before
+        seen[first:end] = np.fmax(seen[first:end].astype(np.float32) * FADING, prominence)
+        return _Seen(self.full_layers, seen.tobytes())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
 from raysparsex.segment.coverage import ReusedSpan
@@ -131,3 +133,20 @@ def test_tokens_that_were_never_reused_are_looked_at_more_widely() -> None:
     second = find(finder, 0.2)
     assert int(first.suspects_R.sum()) >= 0.2 * WIDER * 200
     assert int(second.suspects_R.sum()) < int(first.suspects_R.sum())
+
+
+def test_a_process_grows_with_each_segment_of_which_something_was_seen() -> None:
+    """As `HostTensor` tells: what lives as long as a segment is no tensor."""
+
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+
+    finder = taught()
+    before = kept()
+    for name in "cdefgh":
+        one = find(finder, None, (span(0, 100, name=name),))
+        finder.learn(one, torch.arange(100.0))
+        del one
+    assert find(finder, 0.1, (span(0, 100, name="h"),)).suspects_R[90:].all()
+    assert kept() == before
