@@ -1,5 +1,4 @@
 """Hints in others' words, and which program's requests come first."""
-
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from deployments.hints import (
     is_release,
 )
 from raysparsex.errors import InvalidRequest
+from tests.fakes.clock import Clock
 
 
 def body(nvext: Any = None, **fields: Any) -> Any:
@@ -24,16 +24,9 @@ def body(nvext: Any = None, **fields: Any) -> Any:
     return SimpleNamespace(model_extra=extra, kv_transfer_params=None, max_tokens=64, **fields)
 
 
-class Clock:
-    now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(50.0)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from raysparsex.segment.coverage import SegmentRecord
 from raysparsex.store.background import BackgroundStore
 from raysparsex.store.elsewhere import Found, LeaseWish
 from raysparsex.store.part import Fetched, SharedPart, Transfer
+from tests.fakes.clock import Clock
 from tests.fakes.shared_parts import shared_part
 
 PART = shared_part("a")
@@ -67,13 +68,6 @@ class FakeExchange:
         if self.problem is not None:
             raise self.problem
         return Fetched({r.id: self.held[r.id].part.kv for r in records})
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.fakes.clock import Clock
 from tests.fakes.engine import FakeEngine
 from tests.fakes.segments import random_tokens
 
@@ -13,16 +14,9 @@ MINE = random_tokens(400, seed=1)
 QUESTION = random_tokens(60, seed=2)
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture
