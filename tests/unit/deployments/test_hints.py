@@ -1,4 +1,5 @@
 """Hints in others' words, and which program's requests come first."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace
