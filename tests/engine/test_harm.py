@@ -12,6 +12,7 @@ import torch
 from raysparsex.config import SliceConfig
 from raysparsex.errors import SegmentUnavailable
 from raysparsex.ids import SegmentId
+from raysparsex.store.arena import HostTensor
 from tests.engine.engine import Answer, Engine, joined, tokens
 
 SMALL_SLICES = SliceConfig(token_layers=256, chunk_tokens=256, idle_factor=1)
@@ -126,7 +127,7 @@ def test_a_damaged_record_gives_a_wrong_answer(engine: Engine, moved: list[int])
     right = engine.one(moved, reuse="off")
     store = engine.worker._store
     for segment, kv in store._kv.items():
-        store._kv[segment] = kv[:, :, :1]
+        store._kv[segment] = HostTensor.of(kv.tensor()[:, :, :1].contiguous())
     answer = engine.one(moved)
     assert answer.reuse["fallback"]
     assert answer.tokens == right.tokens
@@ -161,7 +162,7 @@ def test_entries_swapped_before_they_were_sealed_give_a_wrong_answer(
     names = [name for name in store._kv if store._kv[name].shape[2] >= 16]
     with torch.inference_mode():
         for one, two in zip(names[::2], names[1::2], strict=False):
-            first, second = store._kv[one], store._kv[two]
+            first, second = store._kv[one].tensor(), store._kv[two].tensor()
             count = min(first.shape[2], second.shape[2])
             part = first[:, :, :count].clone()
             first[:, :, :count] = second[:, :, :count]
@@ -191,7 +192,7 @@ def test_a_record_with_a_wrong_base_position_gives_a_wrong_answer(
 
 def bytes_of(engine: Engine, segment: SegmentId) -> Any:
     """A segment's stored bytes, to be changed."""
-    return engine.worker._store._kv[segment].view(torch.uint8).flatten()
+    return engine.worker._store._kv[segment].memory
 
 
 def assert_caught(engine: Engine, prompt: list[int], right: Answer) -> None:
