@@ -11,7 +11,7 @@ import pytest
 from raysparsex.store.elsewhere import Found
 from raysparsex.vllm_plugin.shared_lookup import AGAIN_SECONDS, SharedLookup
 from tests.fakes.clock import Clock
-from tests.fakes.engine import FakeEngine
+from tests.fakes.engine import FakeEngine, FakeRequest
 from tests.fakes.flights import DOCUMENT, ends, prompt, waits
 from tests.fakes.segments import random_tokens
 
@@ -69,12 +69,18 @@ def published_elsewhere() -> Found:
     return Found(records, dict.fromkeys(records, "there"))
 
 
+def waiting(engine: FakeEngine, elsewhere: Elsewhere) -> FakeRequest:
+    """A request that waits for what another engine will soon have computed."""
+    request = engine.add(prompt(1))
+    elsewhere.others_compute = SOON
+    assert engine.waits(request)
+    return request
+
+
 def test_what_another_engine_computes_is_waited_for_and_fetched_from_its_node(
     one_of_many: FakeEngine, elsewhere: Elsewhere, clock: Clock
 ) -> None:
-    engine, request = one_of_many, one_of_many.add(prompt(1))
-    elsewhere.others_compute = SOON
-    assert engine.waits(request)
+    engine, request = one_of_many, waiting(one_of_many, elsewhere)
     asked = elsewhere.asked
     assert engine.waits(request)
     assert elsewhere.asked == asked, "not in every step"
@@ -105,9 +111,7 @@ def test_another_engine_that_takes_longer_than_computing_is_waited_for(
 def test_an_engine_that_died_is_waited_for_beyond_the_bound(
     one_of_many: FakeEngine, elsewhere: Elsewhere, clock: Clock
 ) -> None:
-    engine, request = one_of_many, one_of_many.add(prompt(1))
-    elsewhere.others_compute = SOON
-    assert engine.waits(request)
+    engine, request = one_of_many, waiting(one_of_many, elsewhere)
     clock.now = 1.9
     assert engine.waits(request)
     clock.now = 2.0
@@ -119,9 +123,7 @@ def test_an_engine_that_died_is_waited_for_beyond_the_bound(
 def test_a_lease_that_ended_is_waited_for(
     one_of_many: FakeEngine, elsewhere: Elsewhere, clock: Clock
 ) -> None:
-    engine, request = one_of_many, one_of_many.add(prompt(1))
-    elsewhere.others_compute = SOON
-    assert engine.waits(request)
+    engine, request = one_of_many, waiting(one_of_many, elsewhere)
     elsewhere.others_compute, clock.now = 0.0, AGAIN_SECONDS
     assert not engine.waits(request)
     ends(engine, request)
