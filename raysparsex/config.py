@@ -156,7 +156,7 @@ class SliceConfig(_Frozen):
     """How much of a sparse prefill one engine step may do, so that other streams keep decoding."""
 
     token_layers: int = Field(
-        default=2048,
+        default=8192,
         ge=1,
         description="most compute of one slice: tokens times layers they pass; less where it would"
         " hold up streams",

@@ -353,9 +353,17 @@ class SparsePrefill:
             fitting = int(torch.searchsorted(run_of_token, too_far))
             in_time = int(torch.searchsorted(work, done + self._bound.work, right=True))
             end = min(start + self._bound.tokens, fitting, max(in_time, start + 1), count)
+            if end < count:
+                end = start + _rounded(end - start)
             before, done = done, float(work[end - 1])
             yield _Chunk(slice(start, end), max(1, round(done - before)))
             start = end
+
+
+def _rounded(count: int) -> int:
+    """Down by less than an eighth, to one of few sizes: on a CPU matrix products are compiled for
+    each number of rows that comes, which takes as long as the product of a hundred."""
+    return count & -(1 << max(0, count.bit_length() - 4))
 
 
 def _keep(

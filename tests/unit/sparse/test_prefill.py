@@ -166,6 +166,18 @@ def test_many_pieces_that_hardly_count_hold_up_a_step() -> None:
     assert max(len(call.positions) for call in projections) == 10 * PROJECTED
 
 
+def test_an_engine_that_compiles_for_each_number_of_rows_that_a_slice_may_have() -> None:
+    """On a CPU a matrix product is, which takes time and keeps memory: few numbers are wanted."""
+    sizes: set[int] = set()
+    for bound in range(1, COUNT + 1):
+        run = Run(most=bound).to_the_end()
+        pieces = [len(call.positions) for call in run.decoder.made("forward") if call.layer == 0]
+        assert all(bound * 7 / 8 < piece <= bound for piece in pieces[:-1])
+        sizes.update(pieces[:-1])
+    assert len(sizes) <= 40
+    assert max(sizes) > COUNT // 2
+
+
 @pytest.mark.parametrize("work", [1, 20, 50])
 def test_a_piece_takes_longer_the_further_behind_its_tokens_stand(work: int) -> None:
     whole, run = Run().to_the_end(), Run()

@@ -6,6 +6,7 @@ import pytest
 
 from raysparsex.config import SliceConfig
 from raysparsex.vllm_plugin.slice_pace import (
+    CROWD,
     IDLE_SECONDS,
     KEPT,
     LEAST_WORK,
@@ -40,7 +41,7 @@ def test_beside_streams_a_slice_takes_a_share_of_a_step() -> None:
     assert busy(pace(*rests, *work)) == pytest.approx(SHARE * 0.1 * 1000 / 0.2, abs=2)
 
 
-@pytest.mark.parametrize(("jobs", "share"), [(1, SHARE), (2, 2), (8, 8)])
+@pytest.mark.parametrize(("jobs", "share"), [(1, SHARE), (2, 2 * CROWD), (8, 8 * CROWD)])
 def test_the_more_prefills_wait_the_longer_streams_do(jobs: int, share: float) -> None:
     rests = [StepTimes(rest=0.1)] * KEPT
     work = [StepTimes(work=1000, slices=0.2)] * KEPT
