@@ -28,7 +28,7 @@ from ray.experimental import get_local_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysparsex.ids import SegmentId
-from raysparsex.segment.coverage import SegmentRecord
+from raysparsex.segment.coverage import Facts, SegmentRecord, facts_of
 from raysparsex.store.announcements import Journal, StoreEvents
 from raysparsex.store.names import NAMESPACE, store_name
 from raysparsex.store.node_ledger import NodeLedger, Offer, UnitKey
@@ -120,6 +120,14 @@ class NodeStore:
     async def locate(self, segments: Sequence[SegmentId], ranks: int, rank: int) -> Located:
         """Where this rank's parts of segments lie that so many ranks computed. Counts as use."""
         return self._shelf.locate([UnitKey(segment, ranks) for segment in segments], rank)
+
+    async def find(self, segments: Sequence[SegmentId]) -> tuple[list[Facts], Located]:
+        """What is held of segments that one rank computed, and where it lies: who reads it soon
+        need not ask again. Counts as use."""
+        found = [self._shelf.readable(UnitKey(segment, ranks=1)) for segment in segments]
+        held = [one for one in found if one]
+        where = self._shelf.locate([one.unit.first.key for one in held], rank=0)
+        return [facts_of(one.record) for one in held], where
 
     async def records(self, keys: Sequence[UnitKey]) -> list[SegmentRecord | None]:
         """What is known of these segments, None for what is not held."""

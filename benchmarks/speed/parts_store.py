@@ -2,7 +2,8 @@
 
     memcpy    numpy.copyto of a prompt's KV, segment by segment, into memory that was touched before
     host      `HostMemoryStore.get`: the tensor itself, its checksum verified
-    read      `RayStoreClient.fetch`: references, the values in place, their checksums verified
+    find      `RayStoreClient.find`, as a request's look-up does it: records, and where the KV lies
+    read      `RayStoreClient.fetch` behind it: the values in place, their checksums verified
     put       `RayStoreClient.publish`: checksums, one object of all, the store actor's own copies
 
 A sample is of one round: all of it on fresh segments, one after the other. The first rounds touch
@@ -29,6 +30,7 @@ from raysparsex.ids import SegmentId
 from raysparsex.segment.coverage import SegmentRecord
 from raysparsex.segment.identity import token_bytes
 from raysparsex.store.arena import HostTensor
+from raysparsex.store.elsewhere import Found
 from raysparsex.store.host_memory import HostMemoryStore
 from raysparsex.store.part import Fetched, SegmentPart, SharedPart, packed
 from raysparsex.store.ray_objects import RayStoreClient
@@ -67,6 +69,7 @@ class Round:
 
     memcpy: float
     host: float
+    find: float
     read: float
     put: float
 
@@ -82,7 +85,7 @@ def rows(loads: tuple[Load, ...], rounds: int, progress: Callable[[str], None]) 
 
 
 def rows_of(load: Load, rounds: list[Round]) -> list[Row]:
-    """Three rows."""
+    """One row per part."""
     rate = load.size / median(one.memcpy for one in rounds) / 1e9
     note = f"{load.segments} segments of {TOKENS} tokens, {load.shape.name},"
     note += f" {load.size / 1e6:.0f} MB; memcpy {rate:.1f} GB/s"
@@ -92,6 +95,11 @@ def rows_of(load: Load, rounds: list[Round]) -> list[Row]:
 
     return [
         told("store_read_share_of_memcpy", [one.memcpy / one.read for one in rounds], GOAL),
+        told(
+            "store_find_and_read_share_of_memcpy",
+            [one.memcpy / (one.find + one.read) for one in rounds],
+            None,
+        ),
         told("store_put_share_of_memcpy", [one.memcpy / one.put for one in rounds], None),
         told("store_read_share_of_memcpy_host", [one.memcpy / one.host for one in rounds], GOAL),
     ]
@@ -108,6 +116,7 @@ def measured(load: Load, rounds: int) -> list[Round]:
 def _round(client: RayStoreClient, load: Load, number: int) -> Round:
     parts = [_part(load, number, index) for index in range(load.segments)]
     asked = [shared.part.record for shared in parts]
+    segments = [record.id for record in asked]
     sources = [_bytes_of(shared.part) for shared in parts]
     targets = [np.ones_like(source) for source in sources]
     host = _sealed(parts, load.size)
@@ -119,6 +128,7 @@ def _round(client: RayStoreClient, load: Load, number: int) -> Round:
     taken = Round(
         put=seconds_of(lambda: _all_held(client.publish(parts), parts)),
         memcpy=seconds_of(copy),
+        find=seconds_of(lambda: _all_known(client.find(segments), parts)),
         read=seconds_of(lambda: _all_there(client.fetch(asked), parts)),
         host=seconds_of(lambda: [host.get(record.id) for record in asked]),
     )
@@ -168,6 +178,10 @@ def _bytes_of(part: SegmentPart) -> npt.NDArray[np.uint8]:
 
 def _all_held(count: int, parts: list[SharedPart]) -> None:
     assert count == len(parts), f"{count} of {len(parts)} parts were taken"
+
+
+def _all_known(found: Found, parts: list[SharedPart]) -> None:
+    assert len(found.records) == len(parts)
 
 
 def _all_there(fetched: Fetched, parts: list[SharedPart]) -> None:

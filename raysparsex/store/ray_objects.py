@@ -1,7 +1,8 @@
 """A process's way to the segment stores of a Ray cluster: publish, look up, fetch.
 
     engine process ──one object per batch──► store actor of the node ──owns──► one object per lot
-    reader ◄──references── store actor;  reader ◄──KV, no copy── object store of the reader's node
+    look-up ◄──records, places── store actor
+    fetch ◄──KV, no copy── object store of the reader's node
 
 Objects die with the process that put them, so the actor (`deployments.node_store`) puts its own
 ones. It is found by name; this module knows its methods, not its class. Every call waits at most
@@ -35,6 +36,7 @@ from raysparsex.store.elsewhere import Found, LeaseWish, Registry, find_elsewher
 from raysparsex.store.names import NAMESPACE, store_name
 from raysparsex.store.node_ledger import Offer, UnitKey
 from raysparsex.store.part import Fetched, PackedPart, SharedPart, packed, packed_bytes
+from raysparsex.store.places import Places
 from raysparsex.store.quantized import Encoding, is_available
 from raysparsex.store.reading import checked, found_in
 from raysparsex.store.shelf_objects import Located
@@ -119,6 +121,7 @@ class RayStoreClient:
         self._registry = registry
         self._patience = patience
         self._stores: dict[str, ActorHandle[Any]] = {}
+        self._places = Places()
 
     def wants(self, offers: Sequence[Offer]) -> list[bool]:
         """Which of these parts the store would take. Raises SegmentUnavailable without a store."""
@@ -148,9 +151,10 @@ class RayStoreClient:
     ) -> Found:
         """Records from this node's store and, with a wish, from those of others; see `elsewhere`.
 
-        Raises SegmentUnavailable if this node's store does not answer.
+        Of a single rank's segments the places are kept for the fetch that follows. Raises
+        SegmentUnavailable if this node's store does not answer.
         """
-        here = self.records(segments, ranks=ranks)
+        here = self._look_up(segments) if ranks == 1 else self.records(segments, ranks=ranks)
         missing = [segment for segment in segments if segment not in here]
         if self._registry is None or wish is None or not missing:
             return Found(here)
@@ -185,18 +189,10 @@ class RayStoreClient:
         """
         until = time.monotonic() + (self._timeout if timeout is None else timeout)
         store = node or self.node
-        segments = [record.id for record in records]
-        fetched = Fetched()
-        try:
-            where: Located = self._ask(store, "locate", segments, ranks, rank, until=until)
-        except ReuseFailed as problem:
-            fetched.failed.update(dict.fromkeys(segments, problem))
-            return fetched
-        for number, found in found_in(where, _objects(where.objects, until)):
-            try:
-                fetched.kv[segments[number]] = checked(found, records[number], rank, ranks)
-            except ReuseFailed as problem:
-                fetched.failed[segments[number]] = problem
+        fetched = self._fetch_told(store, records, until) if ranks == 1 else Fetched()
+        lacking = [record for record in records if record.id not in fetched.kv]
+        if lacking:
+            self._fetch_asking(store, lacking, rank, ranks, until, fetched)
         self._report(store, ranks, fetched)
         return fetched
 
@@ -210,6 +206,40 @@ class RayStoreClient:
     def unpin(self, owner: str) -> None:
         """Release the owner's pins."""
         self._ask(self.node, "unpin", owner)
+
+    def _look_up(self, segments: Sequence[SegmentId]) -> dict[SegmentId, SegmentRecord]:
+        found, where = self._ask(self.node, "find", segments)
+        records = {facts[0]: SegmentRecord(*facts) for facts in found}
+        self._places.note(self.node, list(records), where)
+        return records
+
+    def _fetch_told(self, store: str, records: Sequence[SegmentRecord], until: float) -> Fetched:
+        """What lies where a look-up said; what does not is asked for again, whatever it was."""
+        fetched = Fetched()
+        where = self._places.take(store, [record.id for record in records])
+        if where.objects:
+            fetched.kv.update(_read(where, records, 0, 1, until).kv)
+        return fetched
+
+    def _fetch_asking(
+        self,
+        store: str,
+        records: Sequence[SegmentRecord],
+        rank: int,
+        ranks: int,
+        until: float,
+        fetched: Fetched,
+    ) -> None:
+        """Ask where these lie, and add them."""
+        segments = [record.id for record in records]
+        try:
+            where: Located = self._ask(store, "locate", segments, ranks, rank, until=until)
+        except ReuseFailed as problem:
+            fetched.failed.update(dict.fromkeys(segments, problem))
+            return
+        read = _read(where, records, rank, ranks, until)
+        fetched.kv.update(read.kv)
+        fetched.failed.update(read.failed)
 
     def _records_on(
         self, wanted: Mapping[str, Sequence[SegmentId]], ranks: int
@@ -296,6 +326,19 @@ class RayStoreClient:
 
 class _Lost(SegmentUnavailable):
     """The store refers to an object that is no more."""
+
+
+def _read(
+    where: Located, records: Sequence[SegmentRecord], rank: int, ranks: int, until: float
+) -> Fetched:
+    fetched = Fetched()
+    for number, found in found_in(where, _objects(where.objects, until)):
+        record = records[number]
+        try:
+            fetched.kv[record.id] = checked(found, record, rank, ranks)
+        except ReuseFailed as problem:
+            fetched.failed[record.id] = problem
+    return fetched
 
 
 def _objects(references: list[Any], until: float) -> Iterator[list[PackedPart] | ReuseFailed]:

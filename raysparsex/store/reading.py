@@ -11,9 +11,9 @@ from dataclasses import replace
 import torch
 
 from raysparsex.errors import CorruptSegment, ReuseFailed, SegmentUnavailable
-from raysparsex.segment.coverage import SegmentRecord
+from raysparsex.segment.coverage import SegmentRecord, facts_of
 from raysparsex.store.node_ledger import UnitKey
-from raysparsex.store.part import PackedPart, facts_of, opened
+from raysparsex.store.part import PackedPart, opened
 from raysparsex.store.shelf_objects import Located
 
 Found = PackedPart | ReuseFailed
