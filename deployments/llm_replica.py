@@ -21,7 +21,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.llm.deployment import LLMServer
 
 from raysparsex.registry.events import HolderId, NodeId
-from raysparsex.store.ray_objects import NODE_IP
+from raysparsex.store.ray_cluster import NODE_IP
 
 from .autoscaling import WAITING_TOKENS
 from .llm_engine import EngineFacts, Hearer, ReuseLLM, start_llm

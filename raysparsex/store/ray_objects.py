@@ -12,9 +12,6 @@ ones. It is found by name; this module knows its methods, not its class. Every c
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,7 +19,6 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import (
-    GetTimeoutError,
     ObjectStoreFullError,
     OutOfDiskError,
     RayActorError,
@@ -38,54 +34,8 @@ from raysparsex.store.node_ledger import Offer, UnitKey
 from raysparsex.store.part import Fetched, PackedPart, SharedPart, packed, packed_bytes
 from raysparsex.store.places import Places
 from raysparsex.store.quantized import Encoding, is_available
-from raysparsex.store.reading import checked, found_in
+from raysparsex.store.ray_reading import Lost, left, read_parts
 from raysparsex.store.shelf_objects import Located
-
-OBJECTS_AT_ONCE = 16
-"""Whose bytes are waited for before the first is checked."""
-NODE_IP = "RAY_NODE_IP_ADDRESS"
-"""Environment variable: the node to join, where a machine has several of one cluster."""
-
-
-def join_cluster(address: str | None = None) -> bool:
-    """Connect this process, as a driver unless it is in Ray already; whether it was connected here.
-
-    `address`: of the cluster's GCS; unset: RAY_ADDRESS. Ray's "auto" is not for us: on a machine
-    with two clusters it may find the other one, and whoever loses that is killed with it. Call it
-    from a thread other than the main one: there Ray leaves signals alone. Raises SegmentUnavailable
-    if no address is known.
-    """
-    if ray.is_initialized():
-        return False
-    address = address or os.environ.get("RAY_ADDRESS")
-    if not address:
-        raise SegmentUnavailable("no cluster is known: set RAY_ADDRESS to share segments")
-    with _unlike_others():
-        ray.init(
-            address=address,
-            namespace=NAMESPACE,
-            configure_logging=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address=os.environ.get(NODE_IP),
-        )
-    return True
-
-
-@contextlib.contextmanager
-def _unlike_others() -> Iterator[None]:
-    """Unseeded, within.
-
-    Ray draws the name of a driver's subscription from `random`, which vLLM seeds alike in all
-    engines. Drivers of one name are answered in each other's place, and ask again without a pause.
-    """
-    seeded = random.getstate()
-    random.seed()
-    try:
-        yield
-    finally:
-        random.setstate(seeded)
-
 
 _Batch = list[tuple[SharedPart, PackedPart]]
 
@@ -107,10 +57,11 @@ class RayStoreClient:
         registry: Registry | None = None,
         patience: float = 0.1,
     ) -> None:
-        """The process is in the cluster already (`join_cluster`). `node`: a Ray node id, in hex.
+        """The process is in the cluster already (`ray_cluster.join_cluster`).
 
-        `registry`: who is asked for what the node's store lacks; None: nobody. `patience`: how long
-        other nodes' stores then have to say what they hold, as a request waits for it.
+        `node`: a Ray node id, in hex. `registry`: who is asked for what the node's store lacks;
+        None: nobody. `patience`: how long other nodes' stores then have to say what they hold, as a
+        request waits for it.
         `batch_bytes`: bytes on their way at once; the object store holds them beside its budget.
         """
         assert is_available(encoding)
@@ -218,7 +169,7 @@ class RayStoreClient:
         fetched = Fetched()
         where = self._places.take(store, [record.id for record in records])
         if where.objects:
-            fetched.kv.update(_read(where, records, 0, 1, until).kv)
+            fetched.kv.update(read_parts(where, records, 0, 1, until).kv)
         return fetched
 
     def _fetch_asking(
@@ -237,7 +188,7 @@ class RayStoreClient:
         except ReuseFailed as problem:
             fetched.failed.update(dict.fromkeys(segments, problem))
             return
-        read = _read(where, records, rank, ranks, until)
+        read = read_parts(where, records, rank, ranks, until)
         fetched.kv.update(read.kv)
         fetched.failed.update(read.failed)
 
@@ -259,7 +210,7 @@ class RayStoreClient:
         if reference is None:
             return None
         try:
-            found = ray.get(reference, timeout=_left(until))
+            found = ray.get(reference, timeout=left(until))
         except RayError:
             self._stores.pop(node, None)  # it may come back under its name, as another actor
             return None
@@ -296,7 +247,7 @@ class RayStoreClient:
         bad = [
             UnitKey(segment, ranks)
             for segment, problem in fetched.failed.items()
-            if isinstance(problem, CorruptSegment | _Lost)
+            if isinstance(problem, CorruptSegment | Lost)
         ]
         if bad:
             with contextlib.suppress(ReuseFailed, RayError):
@@ -311,7 +262,7 @@ class RayStoreClient:
         return self._stores[node]
 
     def _ask(self, node: str, method: str, *arguments: Any, until: float | None = None) -> Any:
-        seconds = self._timeout if until is None else _left(until)
+        seconds = self._timeout if until is None else left(until)
         try:
             return ray.get(getattr(self._store(node), method).remote(*arguments), timeout=seconds)
         except RayActorError as problem:
@@ -322,52 +273,3 @@ class RayStoreClient:
             raise SegmentUnavailable(
                 f"the segment store of node {node} does not answer: {type(problem).__name__}"
             ) from problem
-
-
-class _Lost(SegmentUnavailable):
-    """The store refers to an object that is no more."""
-
-
-def _read(
-    where: Located, records: Sequence[SegmentRecord], rank: int, ranks: int, until: float
-) -> Fetched:
-    fetched = Fetched()
-    for number, found in found_in(where, _objects(where.objects, until)):
-        record = records[number]
-        try:
-            fetched.kv[record.id] = checked(found, record, rank, ranks)
-        except ReuseFailed as problem:
-            fetched.failed[record.id] = problem
-    return fetched
-
-
-def _objects(references: list[Any], until: float) -> Iterator[list[PackedPart] | ReuseFailed]:
-    """Each object, or why it is not here, in order.
-
-    A few at a time: Ray asks the owner about each object, beside us, and while it asks about the
-    later ones the caller checks the bytes of the first.
-    """
-    for begin in range(0, len(references), OBJECTS_AT_ONCE):
-        yield from _together(references[begin : begin + OBJECTS_AT_ONCE], until)
-
-
-def _together(references: list[Any], until: float) -> list[list[PackedPart] | ReuseFailed]:
-    try:
-        return list(ray.get(references, timeout=_left(until)))
-    except RayError:
-        # One that is lost fails all of them. What is here comes at once.
-        return [_object(reference, until) for reference in references]
-
-
-def _object(reference: Any, until: float) -> list[PackedPart] | ReuseFailed:
-    try:
-        parts: list[PackedPart] = ray.get(reference, timeout=_left(until))
-        return parts
-    except GetTimeoutError:
-        return SegmentUnavailable("segments did not arrive in time")
-    except RayError as problem:
-        return _Lost(f"segments are lost: {type(problem).__name__}")
-
-
-def _left(until: float) -> float:
-    return max(0.0, until - time.monotonic())

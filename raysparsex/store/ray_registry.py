@@ -37,7 +37,7 @@ class RayRegistry:
         pause: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """The process is in the cluster already (`ray_objects.join_cluster`)."""
+        """The process is in the cluster already (`ray_cluster.join_cluster`)."""
         self._timeout = timeout
         self._pause = pause
         self._clock = clock

@@ -30,7 +30,8 @@ def shared_store() -> BackgroundStore:
     """This process's way to the store of its node; connects in a thread of its own, when used."""
 
     def connect() -> object:
-        from raysparsex.store.ray_objects import RayStoreClient, join_cluster
+        from raysparsex.store.ray_cluster import join_cluster
+        from raysparsex.store.ray_objects import RayStoreClient
         from raysparsex.store.ray_registry import RayRegistry
 
         join_cluster()

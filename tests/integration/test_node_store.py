@@ -132,6 +132,50 @@ def test_a_fetch_on_the_same_node_copies_nothing(client: RayStoreClient) -> None
     assert first.data_ptr() == second.data_ptr()
 
 
+def test_a_fetch_behind_a_look_up_asks_the_store_nothing(
+    nodes: TwoNodes, client: RayStoreClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = unique(6, SMALL_TOKENS)
+    records = [shared.part.record for shared in parts]
+    client.publish(parts)
+    found = client.find([record.id for record in records])
+    assert found.records == {record.id: record for record in records}
+    with monkeypatch.context() as silent:
+        silent.setattr(client, "_ask", None)
+        fetched = client.fetch(records)
+    assert not fetched.failed
+    assert all(torch.equal(fetched.kv[one.part.record.id], one.part.kv) for one in parts)
+    assert client.fetch(records).kv.keys() == fetched.kv.keys()  # which asks
+    nodes.ask("discard", keys(parts))
+
+
+def test_what_has_moved_since_the_look_up_is_looked_for_again(
+    nodes: TwoNodes, client: RayStoreClient
+) -> None:
+    (deep,) = unique(1, depth=3)
+    client.publish([deep])
+    client.find([deep.part.record.id])
+    record = replace(deep.part.record, depth=0, base_position=77)
+    shallow = replace(deep, part=replace(deep.part, record=record, kv=deep.part.kv + 1))
+    client.publish([shallow])
+    fetched = client.fetch([record])
+    assert torch.equal(fetched.kv[record.id], shallow.part.kv)
+    nodes.ask("discard", keys([shallow]))
+
+
+def test_a_look_up_keeps_what_was_evicted_since_and_nothing_for_long(
+    nodes: TwoNodes, client: RayStoreClient
+) -> None:
+    (part,) = unique(1)
+    client.publish([part])
+    client.find([part.part.record.id])
+    nodes.ask("discard", [part.part.key])
+    assert len(client._places) == 1
+    wait_for(lambda: not client._places)
+    wait_for(lambda: nodes.unaccounted() < 0.5)
+    assert client.fetch([part.part.record]).failed
+
+
 def test_the_first_publisher_wins_and_a_second_put_travels_nowhere(
     nodes: TwoNodes, client: RayStoreClient
 ) -> None:
@@ -161,7 +205,8 @@ def test_a_shallower_copy_replaces_a_deeper_one_and_old_plans_do_not_get_its_byt
 
 PUBLISHER = """
 import os, signal, sys, threading
-from raysparsex.store.ray_objects import RayStoreClient, join_cluster
+from raysparsex.store.ray_cluster import join_cluster
+from raysparsex.store.ray_objects import RayStoreClient
 from tests.fakes.shared_parts import shared_part
 
 def run():

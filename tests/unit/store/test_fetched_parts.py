@@ -10,7 +10,7 @@ import torch
 
 from raysparsex.errors import CorruptSegment, SegmentUnavailable
 from raysparsex.segment.coverage import SegmentRecord
-from raysparsex.store import ray_objects
+from raysparsex.store import ray_reading
 from raysparsex.store.part import packed
 from raysparsex.store.reading import checked, found_in
 from raysparsex.store.shelf_objects import Located
@@ -71,26 +71,26 @@ class ObjectStore:
         self.asked.append(wanted)
         every = wanted if isinstance(wanted, list) else [wanted]
         if self.lost & set(every):
-            raise ray_objects.RayError
+            raise ray_reading.RayError
         if self.late & set(every):
-            raise ray_objects.GetTimeoutError
+            raise ray_reading.GetTimeoutError
         return [100 + one for one in every] if isinstance(wanted, list) else 100 + wanted
 
 
 def objects_of(
     store: ObjectStore, references: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> list[object]:
-    monkeypatch.setattr(ray_objects.ray, "get", store.get)
-    return list(ray_objects._objects(references, until=float("inf")))
+    monkeypatch.setattr(ray_reading.ray, "get", store.get)
+    return list(ray_reading._objects(references, until=float("inf")))
 
 
 def test_the_first_objects_are_checked_while_others_are_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ray_objects, "OBJECTS_AT_ONCE", 4)
+    monkeypatch.setattr(ray_reading, "OBJECTS_AT_ONCE", 4)
     store = ObjectStore()
-    monkeypatch.setattr(ray_objects.ray, "get", store.get)
-    coming = ray_objects._objects(list(range(10)), until=float("inf"))
+    monkeypatch.setattr(ray_reading.ray, "get", store.get)
+    coming = ray_reading._objects(list(range(10)), until=float("inf"))
     assert [next(coming) for _ in range(4)] == [100, 101, 102, 103]
     assert store.asked == [[0, 1, 2, 3]]
     assert list(coming) == [104, 105, 106, 107, 108, 109]
@@ -98,11 +98,11 @@ def test_the_first_objects_are_checked_while_others_are_waited_for(
 
 
 def test_one_lost_object_costs_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_objects, "OBJECTS_AT_ONCE", 4)
+    monkeypatch.setattr(ray_reading, "OBJECTS_AT_ONCE", 4)
     store = ObjectStore(lost=[2], late=[5])
     found = objects_of(store, [0, 1, 2, 3, 4, 5, 6], monkeypatch)
     assert [found[at] for at in (0, 1, 3, 4, 6)] == [100, 101, 103, 104, 106]
-    assert isinstance(found[2], ray_objects._Lost)
+    assert isinstance(found[2], ray_reading.Lost)
     assert type(found[5]) is SegmentUnavailable
 
 

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from raysparsex.errors import SegmentUnavailable
-from raysparsex.store.ray_objects import join_cluster
+from raysparsex.store.ray_cluster import join_cluster
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 
-from raysparsex.store.ray_objects import join_cluster
+from raysparsex.store.ray_cluster import join_cluster
 
 
 @pytest.fixture

@@ -85,10 +85,11 @@ def test_most_of_a_prompt_is_held_by_some_replica_and_its_node() -> None:
 
 def test_shares_are_rates_beside_memcpy() -> None:
     load = Load("_of_two", LOADS[0].shape, 2)
-    rounds = [Round(memcpy=1.0, host=0.5, read=2.0, put=4.0)] * 2
+    rounds = [Round(memcpy=1.0, host=0.5, find=3.0, read=2.0, put=4.0)] * 2
     shares = {row.name: row.value for row in parts_store.rows_of(load, rounds)}
     assert shares == {
         "store_read_share_of_memcpy_of_two": 0.5,
+        "store_find_and_read_share_of_memcpy_of_two": 0.2,
         "store_put_share_of_memcpy_of_two": 0.25,
         "store_read_share_of_memcpy_host_of_two": 2.0,
     }
