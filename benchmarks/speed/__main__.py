@@ -123,7 +123,13 @@ def _options() -> argparse.Namespace:
         " About 40 minutes on two cores. An interrupted run goes on.",
     )
     parser.add_argument("--quick", action="store_true", help="the promised figures, in 8 minutes")
-    parser.add_argument("--only", type=_names, default=(), help="rows or measures, with commas")
+    parser.add_argument(
+        "--only",
+        type=_names,
+        action="extend",
+        default=[],
+        help="rows or measures, with commas or one by one",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts")
     parser.add_argument("--json", type=Path, help=f"result; else a file in {CACHE}")
     parser.add_argument("--write-docs", action="store_true", help="rewrite docs/performance.md")
