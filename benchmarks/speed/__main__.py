@@ -122,7 +122,9 @@ def _options() -> argparse.Namespace:
         description="Speed beside plain vLLM in the same run, and beside what arithmetic allows."
         " About 40 minutes on two cores. An interrupted run goes on.",
     )
-    parser.add_argument("--quick", action="store_true", help="the promised figures, in 8 minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="the promised figures, in 6 to 12 minutes"
+    )
     parser.add_argument(
         "--only",
         type=_names,

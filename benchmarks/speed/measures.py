@@ -122,6 +122,7 @@ PARTS = "parts"
 PART_ROWS = (
     "split_tokens_per_s*",
     "store_read_share_of_memcpy*",
+    "store_find_and_read_share_of_memcpy*",
     "store_put_share_of_memcpy*",
     "route_p99_ms*",
     "route_ms_per_1k_tokens",

@@ -9,6 +9,7 @@ from random import Random
 
 from tqdm import tqdm
 
+from benchmarks.speed.engine_process import STEP_TOKENS
 from benchmarks.speed.engines import EngineKind, Engines, two_engines
 from benchmarks.speed.journal import Journal
 from benchmarks.speed.measured import Measured, Setting
@@ -19,6 +20,7 @@ from benchmarks.speed.workloads import PAPER, MovedDocuments, cold, one_by_one
 PART_STEPS = 8
 """About so often `parts.rows` tells of its progress."""
 WARM_TOKENS = 1024
+WARM_STEPS = 4
 LESSON_TOKENS = 512
 
 
@@ -93,9 +95,14 @@ def _by_kind(names: Sequence[str]) -> dict[EngineKind, list[str]]:
 
 
 def warm_up(engines: Engines, rng: Random, lessons: int) -> None:
-    """Each path once: what happens for the first time takes longer. And `EngineKind.lessons`."""
+    """Each path once: what happens for the first time takes longer. And `EngineKind.lessons`.
+
+    Full steps several times: until then a process takes memory from the system with each of them.
+    """
     for engine in (engines.plain, engines.ours):
         engine.play((cold(WARM_TOKENS, rng, max_tokens=4),))
+        for _ in range(WARM_STEPS):
+            engine.play((cold(STEP_TOKENS, rng, max_tokens=4),))
     documents = MovedDocuments.of(WARM_TOKENS, rng)
     engines.ours.play((documents.seen(rng),))
     engines.ours.play((documents.moved(0.85, PAPER, rng),))

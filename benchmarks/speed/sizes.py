@@ -1,4 +1,5 @@
-"""How much of each figure a run takes; `QUICK` has every promised one in under ten minutes."""
+"""How much of each figure a run takes; `QUICK` has every promised one, of the same prompts, with
+fewer repetitions."""
 
 from __future__ import annotations
 
@@ -50,13 +51,13 @@ class Sizes:
 QUICK = Sizes(
     pairs_4k=4,
     pairs_8k=2,
-    cold_tokens=1024,
-    cold_pairs=6,
-    batch=8,
-    batch_tokens=512,
-    batches=2,
-    board=Board(finding=32, answer=16, window=2),
-    rounds=3,
+    cold_tokens=2048,
+    cold_pairs=10,
+    batch=16,
+    batch_tokens=1024,
+    batches=3,
+    board=Board(),
+    rounds=2,
     stream_most=3000,
     sparse_arrivals=2,
     full_arrivals=1,

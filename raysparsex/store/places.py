@@ -75,6 +75,7 @@ class Places:
     def _wake_later(self) -> None:
         """An engine at rest must not hold them either, and nobody calls then."""
         if self._held and self._timer is None:
-            self._timer = threading.Timer(self._seconds, self.forget_old)
+            soonest = min(held.until for held in self._held.values())
+            self._timer = threading.Timer(max(0.0, soonest - self._clock()), self.forget_old)
             self._timer.daemon = True
             self._timer.start()
