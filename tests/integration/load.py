@@ -78,6 +78,11 @@ class Sent:
     """Its first token is here; of an answer that is not streamed: all of it."""
     future: Future[Answer] | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its answer is here, or will not come."""
+        return self.future is not None and self.future.done()
+
     def answer(self) -> Answer:
         """Wait for it."""
         assert self.future is not None

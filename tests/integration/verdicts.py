@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.integration.load import Answer, Load, Outcome, Prompt, Sent
 from tests.integration.sure_prompts import longer
 
-LONG_TOKENS = 480
-"""So many that an answer is still under way when the last stream has begun and its replica dies."""
+STREAM_TOKENS = 1500
+"""So many that a stream is still under way when the last one has begun, seconds later on a busy
+replica, and its own dies."""
+WHOLE_TOKENS = 480
 BEGIN_SECONDS = 180
+ARRIVE_SECONDS = 0.5
+"""In which a request comes to its replica, and is not answered there."""
 
 
 def assert_complete(answers: Sequence[Answer]) -> None:
@@ -43,11 +48,12 @@ class UnderWay:
     @staticmethod
     def on(replicas: Sequence[str], load: Load, prompt: Prompt) -> UnderWay:
         """Have them so."""
-        streamed = [load.send(longer(prompt, LONG_TOKENS, at, stream=True)) for at in replicas]
-        whole = [load.send(longer(prompt, LONG_TOKENS, at, stream=False)) for at in replicas]
+        streamed = [load.send(longer(prompt, STREAM_TOKENS, at, stream=True)) for at in replicas]
         for sent in streamed:
             assert sent.begun.wait(BEGIN_SECONDS)
-        assert not any(sent.begun.is_set() for sent in whole)
+        whole = [load.send(longer(prompt, WHOLE_TOKENS, at, stream=False)) for at in replicas]
+        time.sleep(ARRIVE_SECONDS)
+        assert not any(sent.is_over for sent in (*streamed, *whole))
         return UnderWay(streamed, whole)
 
     def assert_taken_over_from(self, lost: str) -> None:
