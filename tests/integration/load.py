@@ -76,12 +76,14 @@ class Sent:
 
     begun: threading.Event = field(default_factory=threading.Event)
     """Its first token is here; of an answer that is not streamed: all of it."""
+    tokens: int = 0
+    """So many are here."""
     future: Future[Answer] | None = None
 
-    @property
-    def is_over(self) -> bool:
-        """Whether its answer is here, or will not come."""
-        return self.future is not None and self.future.done()
+    def hear(self, tokens: int) -> None:
+        """So many more are here."""
+        self.tokens += tokens
+        self.begun.set()
 
     def answer(self) -> Answer:
         """Wait for it."""
@@ -125,7 +127,7 @@ class Load:
     def send(self, prompt: Prompt) -> Sent:
         """Ask this as well."""
         sent = Sent()
-        sent.future = self._submit(self._ask(prompt, sent.begun.set))
+        sent.future = self._submit(self._ask(prompt, sent.hear))
         return sent
 
     def wait_for_answers(self, count: int, seconds: float = ANSWER_SECONDS) -> None:
@@ -145,16 +147,16 @@ class Load:
 
     async def _stream(self, rng: random.Random) -> None:
         while not self._ending:
-            answer = await self._ask(rng.choice(self._prompts), lambda: None)
+            answer = await self._ask(rng.choice(self._prompts), lambda _: None)
             with self._news:
                 self.answers.append(answer)
                 self._news.notify_all()
             if answer.outcome is not Outcome.COMPLETE:
                 await asyncio.sleep(0.2)  # or a server that refuses is asked without a pause
 
-    async def _ask(self, prompt: Prompt, on_first: Callable[[], object]) -> Answer:
+    async def _ask(self, prompt: Prompt, on_tokens: Callable[[int], object]) -> Answer:
         began = time.monotonic()
-        heard = _Heard(on_first)
+        heard = _Heard(on_tokens)
         headers = {} if prompt.replica is None else {REPLICA_HEADER: prompt.replica}
         try:
             async with self._client.stream(
@@ -178,8 +180,8 @@ class Load:
 class _Heard:
     """What has come of one answer so far."""
 
-    def __init__(self, on_first: Callable[[], object]) -> None:
-        self._on_first = on_first
+    def __init__(self, on_tokens: Callable[[int], object]) -> None:
+        self._on_tokens = on_tokens
         self._tokens: list[int] = []
         self._finish_reason: str | None = None
         self._reuse: Mapping[str, Any] = {}
@@ -203,9 +205,9 @@ class _Heard:
             return
         for choice in event["choices"]:
             tokens = choice.get("token_ids") or ()
-            if tokens and not self._tokens:
-                self._on_first()
             self._tokens.extend(tokens)
+            if tokens:
+                self._on_tokens(len(tokens))
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
         self._reuse = (event.get("kv_transfer_params") or {}).get("reuse") or self._reuse
 

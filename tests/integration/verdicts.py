@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from tests.integration.load import Answer, Load, Outcome, Prompt, Sent
 from tests.integration.sure_prompts import longer
 
-STREAM_TOKENS = 1500
-"""So many that a stream is still under way when the last one has begun, seconds later on a busy
-replica, and its own dies."""
+STREAM_TOKENS = 4000
+MOST_HEARD = STREAM_TOKENS // 2
+"""Of a stream that is still under way when its replica dies, a second or two later."""
 WHOLE_TOKENS = 480
 BEGIN_SECONDS = 180
 ARRIVE_SECONDS = 0.5
@@ -48,13 +48,22 @@ class UnderWay:
     @staticmethod
     def on(replicas: Sequence[str], load: Load, prompt: Prompt) -> UnderWay:
         """Have them so."""
-        streamed = [load.send(longer(prompt, STREAM_TOKENS, at, stream=True)) for at in replicas]
-        for sent in streamed:
-            assert sent.begun.wait(BEGIN_SECONDS)
+
+        def stream(replica: str) -> Sent:
+            return load.send(longer(prompt, STREAM_TOKENS, replica, stream=True))
+
+        until = time.monotonic() + BEGIN_SECONDS
+        streamed = {replica: stream(replica) for replica in replicas}
+        while not all(0 < sent.tokens <= MOST_HEARD for sent in streamed.values()):
+            assert time.monotonic() < until
+            for replica, sent in streamed.items():
+                if sent.tokens > MOST_HEARD:  # another one had to wait for its begin for so long
+                    streamed[replica] = stream(replica)
+            time.sleep(0.02)
         whole = [load.send(longer(prompt, WHOLE_TOKENS, at, stream=False)) for at in replicas]
         time.sleep(ARRIVE_SECONDS)
-        assert not any(sent.is_over for sent in (*streamed, *whole))
-        return UnderWay(streamed, whole)
+        assert not any(sent.begun.is_set() for sent in whole)
+        return UnderWay(list(streamed.values()), whole)
 
     def assert_taken_over_from(self, lost: str) -> None:
         """The stream there ended with an error, the other request was answered by another."""
