@@ -1,116 +1,47 @@
-"""Stores over Ray's object store, on two raylets: who dies, who keeps, and what is never wrong."""
+"""Stores over Ray's object store, on two raylets: who gets what, who gives up what."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
-import signal
-import subprocess
-import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import ray
 import torch
-from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from deployments.node_store import NodeStoreSettings, ensure_node_store
 from deployments.node_store_client import NodeStoreClient, store_nodes
-from raysparsex.errors import CorruptSegment, SegmentUnavailable
-from raysparsex.store.node_ledger import UnitKey
-from raysparsex.store.part import SharedPart, packed
+from raysparsex.errors import SegmentUnavailable
+from raysparsex.store.part import SharedPart
 from raysparsex.store.quantized import Encoding
 from raysparsex.store.ray_objects import RayStoreClient
 from tests.fakes.segments import segment_id
-from tests.fakes.shared_parts import TOKEN_BYTES, kv, shared_part
-
-ROOT = Path(__file__).parents[2]
-OBJECT_STORE_BYTES = 150 << 20
-BUDGET_BYTES = 32 << 20
-SEGMENT_TOKENS = (1 << 20) // TOKEN_BYTES
-"""Tokens whose KV is one MiB."""
-SMALL_TOKENS = SEGMENT_TOKENS // 8
-"""Of segments that share objects: a lot is a 64th of the budget here, 512 KiB of all ranks."""
-
-
-@dataclass(frozen=True)
-class TwoNodes:
-    """A cluster of two raylets with a store each; this process is on the first."""
-
-    cluster: Cluster
-    address: str
-    here: str
-    there: str
-    stores: dict[str, Any]
-
-    def ask(self, method: str, *arguments: Any, node: str | None = None) -> Any:
-        store = self.stores[node or self.here]
-        return ray.get(getattr(store, method).remote(*arguments), timeout=20)
-
-    def unaccounted(self) -> float:
-        """MiB of the object stores that are in use beside what the stores count."""
-        total = ray.cluster_resources()["object_store_memory"]
-        free: float = ray.available_resources()["object_store_memory"]
-        counted = sum(self.gauges(node)["bytes"] for node in self.stores)
-        return (total - free - counted) / (1 << 20)
-
-    def gauges(self, node: str | None = None) -> dict[str, float]:
-        figures: dict[str, float] = self.ask("gauges", node=node)
-        return figures
+from tests.fakes.shared_parts import shared_part
+from tests.integration.two_stores import (
+    BUDGET_BYTES,
+    SEGMENT_TOKENS,
+    SMALL_TOKENS,
+    TwoNodes,
+    client_of,
+    keys,
+    two_stores,
+    unique,
+    wait_for,
+)
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[TwoNodes]:
-    size = {"num_cpus": 2, "object_store_memory": OBJECT_STORE_BYTES}
-    cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
-    try:
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        here = ray.get_runtime_context().get_node_id()
-        there = cluster.add_node(**size).node_id
-        settings = NodeStoreSettings(
-            memory_bytes=BUDGET_BYTES, quotas={"small": 2 << 20}, sweep_seconds=0.2
-        )
-        stores = {node: ensure_node_store(node, settings) for node in (here, there)}
-        yield TwoNodes(cluster, cluster.address, here, there, stores)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+    with two_stores() as nodes:
+        yield nodes
 
 
 @pytest.fixture
 def client(nodes: TwoNodes) -> Iterator[RayStoreClient]:
-    """On the first node; afterwards both stores' books agree, and nothing is pinned or waits."""
-    yield RayStoreClient(timeout=20)
-    gc.collect()
-    for node in (nodes.here, nodes.there):
-        nodes.ask("check_integrity", node=node)
-        gauges = nodes.gauges(node)
-        assert gauges["pending_batches"] == gauges["pinned_segments"] == 0
-
-
-def unique(count: int, tokens: int = SEGMENT_TOKENS, **facts: Any) -> list[SharedPart]:
-    """Parts of segments that no other test has."""
-    run = uuid.uuid4().hex[:10]
-    return [shared_part(f"{run}{i}", tokens, seed=i, **facts) for i in range(count)]
-
-
-def wait_for(holds: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def keys(parts: list[SharedPart]) -> list[UnitKey]:
-    return [shared.part.key for shared in parts]
+    with client_of(nodes) as client:
+        yield client
 
 
 def test_what_was_published_comes_back_on_the_same_node(client: RayStoreClient) -> None:
@@ -203,74 +134,6 @@ def test_a_shallower_copy_replaces_a_deeper_one_and_old_plans_do_not_get_its_byt
     assert torch.equal(client.fetch([exact.part.record]).kv[planned.id], exact.part.kv)
 
 
-PUBLISHER = """
-import os, signal, sys, threading
-from raysparsex.store.ray_cluster import join_cluster
-from raysparsex.store.ray_objects import RayStoreClient
-from tests.fakes.shared_parts import shared_part
-
-def run():
-    join_cluster(sys.argv[1])
-    client = RayStoreClient(timeout=20)
-    parts = [shared_part(f"{sys.argv[2]}{i}", 16, seed=i) for i in range(3)]
-    assert client.publish(parts) == 3
-    held = client.fetch([shared.part.record for shared in parts])
-    client.pin(f"publisher {sys.argv[2]}", list(held.kv), seconds=0.5)
-    print(len(held.kv), flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-thread = threading.Thread(target=run)
-thread.start()
-thread.join()
-"""
-
-
-def test_segments_outlive_a_publisher_that_is_killed(
-    nodes: TwoNodes, client: RayStoreClient
-) -> None:
-    """It joined as a driver from a thread, as an engine does, and held fetched KV and a pin."""
-    run = uuid.uuid4().hex[:10]
-    done = subprocess.run(
-        [sys.executable, "-c", PUBLISHER, nodes.address, run],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "3\n"), done.stderr
-    parts = [shared_part(f"{run}{i}", 16, seed=i) for i in range(3)]
-    fetched = client.fetch([shared.part.record for shared in parts])
-    for shared in parts:
-        assert torch.equal(fetched.kv[shared.part.record.id], shared.part.kv)
-    wait_for(lambda: nodes.gauges()["pinned_segments"] == 0)
-
-
-def test_a_batch_of_a_publisher_that_died_before_it_was_copied_leaves_something(
-    nodes: TwoNodes, client: RayStoreClient
-) -> None:
-    (shared,) = unique(1)
-
-    @ray.remote(num_cpus=0)
-    class Publisher:
-        def put(self, parts: list[Any]) -> list[Any]:
-            return [ray.put(parts)]
-
-        def pid(self) -> int:
-            return os.getpid()
-
-    publisher = Publisher.remote()
-    (reference,) = ray.get(publisher.put.remote([packed(shared.part)]))
-    os.kill(ray.get(publisher.pid.remote()), signal.SIGKILL)
-    wait_for(lambda: _is_lost(reference))
-    before = nodes.gauges()
-    offers, records = [shared.offer()], [shared.part.record]
-    assert nodes.ask("publish", offers, records, [reference]) == 0
-    after = nodes.gauges()
-    assert after["lost_batches"] == before["lost_batches"] + 1
-    assert after["bytes"] == before["bytes"]
-
-
 def test_segments_are_fetched_from_another_node(nodes: TwoNodes, client: RayStoreClient) -> None:
     parts = unique(3)
     records = [shared.part.record for shared in parts]
@@ -328,20 +191,6 @@ def test_segments_that_lie_together_are_copied_together(
             assert torch.equal(fetched.kv[shared.part.record.id], shared.part.kv)
 
 
-def test_publishers_of_the_same_segments_at_once_leave_bytes_behind(
-    nodes: TwoNodes, client: RayStoreClient
-) -> None:
-    """Each batch of their own, in another order: every segment is held once, and can be read."""
-    parts = unique(12, tokens=SMALL_TOKENS)
-    before = nodes.gauges()["stored_parts"]
-    with ThreadPoolExecutor(4) as pool:
-        taken = pool.map(lambda by: client.publish(parts[by:] + parts[:by]), (0, 3, 6, 9))
-    assert sum(taken) == nodes.gauges()["stored_parts"] - before == 12
-    fetched = client.fetch([shared.part.record for shared in parts])
-    for shared in parts:
-        assert torch.equal(fetched.kv[shared.part.record.id], shared.part.kv)
-
-
 def test_a_full_store_gives_up_what_saves_least_and_never_what_is_pinned(
     nodes: TwoNodes, client: RayStoreClient
 ) -> None:
@@ -372,6 +221,9 @@ def test_evicted_segments_leave_the_object_store(nodes: TwoNodes, client: RaySto
 
 
 def test_a_tenant_over_its_quota_gives_up_its_own(nodes: TwoNodes, client: RayStoreClient) -> None:
+    room = unique(4)  # for all of it: only the quota may push anything out
+    client.publish(room)
+    nodes.ask("discard", keys(room))
     others = unique(1, recompute_seconds=1e-9)
     small = unique(4, tenant="small", recompute_seconds=5.0, tokens=SEGMENT_TOKENS - 1)
     client.publish(others)
@@ -380,45 +232,6 @@ def test_a_tenant_over_its_quota_gives_up_its_own(nodes: TwoNodes, client: RaySt
     held = client.records([shared.part.record.id for shared in small])
     assert len(held) == 2
     assert len(client.records([others[0].part.record.id])) == 1
-
-
-def test_a_damaged_segment_is_refused_and_forgotten(
-    nodes: TwoNodes, client: RayStoreClient
-) -> None:
-    (shared,) = unique(1)
-    seal, header, (buffer,) = packed(shared.part)
-    damaged = buffer.copy()
-    damaged[12345] ^= 1
-    batch = ray.put([(seal, header, (damaged,))])
-    assert nodes.ask("publish", [shared.offer()], [shared.part.record], [batch]) == 1
-    record = shared.part.record
-    problem = client.fetch([record]).failed[record.id]
-    assert isinstance(problem, CorruptSegment)
-    wait_for(lambda: not client.records([record.id]))
-    assert client.publish([shared]) == 1
-
-
-def test_one_damaged_segment_takes_readers_of_its_mates_down(
-    nodes: TwoNodes, client: RayStoreClient
-) -> None:
-    """Named by the harm: they share an object; it fails alone, and then all of it is forgotten."""
-    parts = unique(3, tokens=SMALL_TOKENS)
-    batch = [packed(shared.part) for shared in parts]
-    seal, header, (buffer,) = batch[1]
-    damaged = buffer.copy()
-    damaged[12345] ^= 1
-    batch[1] = (seal, header, (damaged,))
-    offers = [shared.offer() for shared in parts]
-    records = [shared.part.record for shared in parts]
-    assert nodes.ask("publish", offers, records, [ray.put(batch)]) == 3
-    assert len(nodes.ask("locate", [record.id for record in records], 1, 0).objects) == 1
-    fetched = client.fetch(records)
-    assert list(fetched.failed) == [records[1].id]
-    assert isinstance(fetched.failed[records[1].id], CorruptSegment)
-    for at in (0, 2):
-        assert torch.equal(fetched.kv[records[at].id], parts[at].part.kv)
-    wait_for(lambda: not client.records([record.id for record in records]))
-    assert client.publish(parts) == 3
 
 
 def test_parts_of_two_ranks_are_one_segment(nodes: TwoNodes, client: RayStoreClient) -> None:
@@ -486,74 +299,3 @@ def test_a_replica_asks_from_its_event_loop(nodes: TwoNodes, client: RayStoreCli
             await NodeStoreClient("no such node").gauges()
 
     asyncio.run(ask())
-
-
-def test_readers_that_die_leave_bytes_behind(nodes: TwoNodes, client: RayStoreClient) -> None:
-    parts = unique(24)
-    records = [shared.part.record for shared in parts]
-    client.publish(parts)
-
-    @ray.remote(
-        num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(nodes.here, soft=False)
-    )
-    class Reader:
-        def hold(self) -> int:
-            self.fetched = RayStoreClient(timeout=20).fetch(records)
-            return len(self.fetched.kv)
-
-        def pid(self) -> int:
-            return os.getpid()
-
-    reader = Reader.remote()
-    assert ray.get(reader.hold.remote(), timeout=30) == 24
-    nodes.ask("discard", keys(parts))
-    assert nodes.unaccounted() >= 24
-    os.kill(ray.get(reader.pid.remote()), signal.SIGKILL)
-    wait_for(lambda: nodes.unaccounted() < 1)
-
-
-def test_a_store_that_is_killed_comes_back_empty_and_never_wrong(nodes: TwoNodes) -> None:
-    """What the store held is gone; so this test is one of the last."""
-    client = RayStoreClient(timeout=20)
-    parts = unique(3)
-    records = [shared.part.record for shared in parts]
-    client.publish(parts)
-    told = nodes.ask("announce_all")
-    held = client.fetch(records[:1]).kv[records[0].id]
-    os.kill(nodes.ask("describe")["pid"], signal.SIGKILL)
-    fetched = client.fetch(records)
-    assert not fetched.kv
-    assert all(isinstance(p, SegmentUnavailable) for p in fetched.failed.values())
-    # What a reader had in hand stays whole until it lets go.
-    assert torch.equal(held, kv(SEGMENT_TOKENS, seed=0))
-    wait_for(lambda: _answers(client))
-    anew = nodes.ask("events", told.incarnation, told.number, 0.0)
-    assert anew.incarnation != told.incarnation
-    assert (anew.stored, anew.is_complete) == ((), True)
-    assert client.publish(parts) == 3
-    assert len(client.fetch(records).kv) == 3
-
-
-def test_a_store_of_a_dead_node_answers_from_elsewhere(nodes: TwoNodes) -> None:
-    """The last test: the second raylet is killed."""
-    (there,) = nodes.cluster.list_all_nodes()[1:]
-    nodes.cluster.remove_node(there, allow_graceful=False)
-    wait_for(lambda: store_nodes() == [nodes.here], seconds=40)
-    with pytest.raises(SegmentUnavailable):
-        RayStoreClient(timeout=5).records([], node=nodes.there)
-
-
-def _answers(client: RayStoreClient) -> bool:
-    try:
-        client.records([])
-    except SegmentUnavailable:
-        return False
-    return True
-
-
-def _is_lost(reference: Any) -> bool:
-    try:
-        ray.get(reference, timeout=1)
-    except ray.exceptions.RayError:
-        return True
-    return False
