@@ -26,6 +26,7 @@ from agents import (
     run,
 )
 from agents.checkpoints import Checkpointer
+from agents.compiled import CompiledGraph
 from tests.fakes.runs import Ran, State, fan
 
 
@@ -150,7 +151,8 @@ def test_a_node_that_is_gone_from_the_graph_is_told(ran: Ran, checkpointer: Chec
         run(fan({"new": ran.node("new")}, checkpointer).ainvoke(None, thread_id="1"))
 
 
-def test_a_join_of_several_waits_across_runs(ran: Ran, checkpointer: Checkpointer) -> None:
+def stopped_ahead_of_a_join(ran: Ran, checkpointer: Checkpointer) -> CompiledGraph:
+    """A graph whose thread "1" failed at "c": "a" has arrived at the join, "c" has not."""
     made = Graph(State)
     for name in ("a", "b", "c", "join"):
         made.add_node(name, ran.node(name))
@@ -159,19 +161,17 @@ def test_a_join_of_several_waits_across_runs(ran: Ran, checkpointer: Checkpointe
     ran.broken.add("c")
     with pytest.raises(NodeFailed):
         run(graph.ainvoke({"topic": "t"}, thread_id="1"))
+    return graph
+
+
+def test_a_join_of_several_waits_across_runs(ran: Ran, checkpointer: Checkpointer) -> None:
+    graph = stopped_ahead_of_a_join(ran, checkpointer)
     ran.broken.clear()
     assert run(graph.ainvoke(None, thread_id="1"))["log"] == ["a", "b", "c", "join"]
 
 
 def test_an_update_as_a_node_counts_for_its_joins(ran: Ran, checkpointer: Checkpointer) -> None:
-    made = Graph(State)
-    for name in ("a", "b", "c", "join"):
-        made.add_node(name, ran.node(name))
-    made.add_edge(START, "a").add_edge(START, "b").add_edge("b", "c")
-    graph = made.add_edge(["a", "c"], "join").add_edge("join", END).compile(checkpointer)
-    ran.broken.add("c")
-    with pytest.raises(NodeFailed):
-        run(graph.ainvoke({"topic": "t"}, thread_id="1"))
+    graph = stopped_ahead_of_a_join(ran, checkpointer)
     assert run(graph.update_state("1", {"log": ["by hand"]}, as_node="c")).next == ("join",)
     assert run(graph.ainvoke(None, thread_id="1"))["log"] == ["a", "b", "by hand", "join"]
 
