@@ -66,7 +66,7 @@ def test_the_other_replica_takes_over_from_one_that_is_killed(
     replicas, retries = cluster.replicas, cluster.routing()["retries"]
     with load:
         load.wait_for_answers(STREAMS)
-        under_way = UnderWay.on(replicas, load, kinds["exact"][0])
+        under_way = UnderWay.on(cluster, load, kinds["exact"][0])
         cluster.kill(part)
         load.wait_for_answers(2 * STREAMS)
     cluster.wait_until_whole()

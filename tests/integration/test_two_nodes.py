@@ -69,7 +69,7 @@ def test_the_other_node_takes_over_from_one_that_is_killed(
     node = processes_of_another_node(cluster)
     with Load(cluster.server.base_url, everything, STREAMS) as load, a_node_less(cluster):
         load.wait_for_answers(STREAMS)
-        under_way = UnderWay.on(replicas, load, prompts["exact"][0])
+        under_way = UnderWay.on(cluster, load, prompts["exact"][0])
         kill(node)
         wait_for(lambda: forgotten(cluster), SECONDS_TO_FORGET)
         load.wait_for_answers(2 * STREAMS)

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 from tests.integration.load import Answer, Load, Outcome, Prompt, Sent
 from tests.integration.sure_prompts import longer
+from tests.integration.watched_cluster import WatchedCluster, wait_for
 
 STREAM_TOKENS = 4000
 MOST_HEARD = STREAM_TOKENS // 2
 """Of a stream that is still under way when its replica dies, a second or two later."""
-WHOLE_TOKENS = 480
+WHOLE_TOKENS = 2000
 BEGIN_SECONDS = 180
 ARRIVE_SECONDS = 0.5
-"""In which a request comes to its replica, and is not answered there."""
+"""In which a request that was sent on comes to its replica, and is not answered there."""
 
 
 def assert_complete(answers: Sequence[Answer]) -> None:
@@ -46,8 +47,9 @@ class UnderWay:
     whole: list[Sent]
 
     @staticmethod
-    def on(replicas: Sequence[str], load: Load, prompt: Prompt) -> UnderWay:
+    def on(cluster: WatchedCluster, load: Load, prompt: Prompt) -> UnderWay:
         """Have them so."""
+        replicas = cluster.replicas
 
         def stream(replica: str) -> Sent:
             return load.send(longer(prompt, STREAM_TOKENS, replica, stream=True))
@@ -60,7 +62,9 @@ class UnderWay:
                 if sent.tokens > MOST_HEARD:  # another one had to wait for its begin for so long
                     streamed[replica] = stream(replica)
             time.sleep(0.02)
+        sent_on = _sent_on(cluster) + len(replicas)
         whole = [load.send(longer(prompt, WHOLE_TOKENS, at, stream=False)) for at in replicas]
+        wait_for(lambda: None if _sent_on(cluster) == sent_on else "requests on their way")
         time.sleep(ARRIVE_SECONDS)
         assert not any(sent.begun.is_set() for sent in whole)
         return UnderWay(list(streamed.values()), whole)
@@ -73,3 +77,9 @@ class UnderWay:
         assert [a.prompt.replica for a in begun if a.outcome is not Outcome.COMPLETE] == [lost]
         assert_complete(whole)
         assert lost not in {answer.replica for answer in whole}
+
+
+def _sent_on(cluster: WatchedCluster) -> int:
+    """So many requests have been sent to the replica that they name."""
+    count: int = cluster.routing()["requests"]["asked"]
+    return count
