@@ -4,7 +4,7 @@ fewer repetitions."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.speed.workloads import Board
 
@@ -48,25 +48,6 @@ class Sizes:
     growth: Growth
 
 
-QUICK = Sizes(
-    pairs_4k=4,
-    pairs_8k=2,
-    cold_tokens=2048,
-    cold_pairs=10,
-    batch=16,
-    batch_tokens=1024,
-    batches=3,
-    board=Board(),
-    rounds=2,
-    stream_most=3000,
-    sparse_arrivals=2,
-    full_arrivals=1,
-    rag_document=112,
-    episodes=1,
-    arrivals=8,
-    growth=Growth({1024: 1, 2048: 1, 4096: 1}, 2048, {1: 1, 4: 1}),
-)
-
 FULL = Sizes(
     pairs_4k=8,
     pairs_8k=4,
@@ -88,4 +69,19 @@ FULL = Sizes(
         reuse_tokens=8192,
         streams={1: 3, 4: 1, 16: 1, 64: 1},
     ),
+)
+
+QUICK = replace(
+    FULL,
+    pairs_4k=4,
+    pairs_8k=2,
+    cold_pairs=10,
+    batches=3,
+    rounds=2,
+    sparse_arrivals=2,
+    full_arrivals=1,
+    rag_document=112,
+    episodes=1,
+    arrivals=8,
+    growth=Growth({1024: 1, 2048: 1, 4096: 1}, 2048, {1: 1, 4: 1}),
 )

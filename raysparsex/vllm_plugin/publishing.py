@@ -24,6 +24,16 @@ PUBLISHED_TOKENS_PER_STEP = 512
 """Bounds how long copying out can hold up a step in which streams wait for their next token."""
 
 
+def portion_tokens(scheduled_tokens: int, *, is_streams: bool) -> int:
+    """How many tokens a step may copy out beside those that it computes.
+
+    `is_streams`: it computes nothing but streams' next tokens. A step that computes prompts takes
+    so much longer than copying as many tokens that nobody notices; and the longer a portion, the
+    fewer blocks are read twice, as they hold the end of one and the beginning of the next.
+    """
+    return max(PUBLISHED_TOKENS_PER_STEP, 0 if is_streams else scheduled_tokens)
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A segment as it stands in a request, from position `start` on."""

@@ -32,11 +32,7 @@ from raysparsex.vllm_plugin.leavings import Leavings
 from raysparsex.vllm_plugin.metadata import JobOutcomes, PrefillJob, StepOrders
 from raysparsex.vllm_plugin.pace import LEAST_TOKENS
 from raysparsex.vllm_plugin.prefix_depth import PrefixDepths
-from raysparsex.vllm_plugin.publishing import (
-    PUBLISHED_TOKENS_PER_STEP,
-    Candidate,
-    PublishQueue,
-)
+from raysparsex.vllm_plugin.publishing import Candidate, PublishQueue, portion_tokens
 from raysparsex.vllm_plugin.request_planner import RequestPlanner
 from raysparsex.vllm_plugin.reuse_report import ReuseReport, plain_report, sparse_report
 from raysparsex.vllm_plugin.shared_lookup import SharedLookup
@@ -241,10 +237,9 @@ class SchedulerHalf:
         orders.idle = scheduled_tokens == 0
         # A stream takes a token of a step; more tokens than there are requests are a prompt's.
         orders.streams = 0 < scheduled_tokens <= max(len(self._tracked), LEAST_TOKENS - 1)
-        portion = self._queue.portion(
-            PUBLISHED_TOKENS_PER_STEP * (self._settings.slice.idle_factor if orders.idle else 1),
-            self._blocks_of,
-        )
+        most = portion_tokens(scheduled_tokens, is_streams=orders.streams)
+        most *= self._settings.slice.idle_factor if orders.idle else 1
+        portion = self._queue.portion(most, self._blocks_of)
         orders.drop += portion.evicted
         orders.publish += portion.publications
         orders.release += [r for r in portion.exhausted if self._releasing.pop(r, None)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,13 @@ from raysparsex.ids import BlockId, ModelFingerprint, RequestId, TrustSalt
 from raysparsex.registry.ledger import SegmentLedger
 from raysparsex.segment.identity import SegmentHasher, token_bytes
 from raysparsex.vllm_plugin.prompt_segments import PromptSegments
-from raysparsex.vllm_plugin.publishing import Candidate, Portion, PublishQueue, candidates
+from raysparsex.vllm_plugin.publishing import (
+    Candidate,
+    Portion,
+    PublishQueue,
+    candidates,
+    portion_tokens,
+)
 from tests.fakes.segments import random_tokens, record, segment_id, span
 
 ONE, TWO = RequestId("one"), RequestId("two")
@@ -119,6 +126,16 @@ def issued(portion: Portion) -> str:
 
 def blocks_of(request: RequestId) -> list[BlockId]:
     return BLOCKS
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "is_streams", "most"),
+    [(0, False, 512), (40, True, 512), (900, True, 512), (100, False, 512), (2048, False, 2048)],
+)
+def test_streams_wait_no_longer_however_long_other_steps_copy(
+    scheduled: int, is_streams: bool, most: int
+) -> None:
+    assert portion_tokens(scheduled, is_streams=is_streams) == most
 
 
 def test_portions_are_bounded_and_in_order_until_nothing_is_left() -> None:
