@@ -157,7 +157,10 @@ def opened(part: PackedPart, key: UnitKey, rank: int) -> tuple[Facts, torch.Tens
             if bytes_checksum(key.segment, buffer) != sealed:
                 raise CorruptSegment(f"the bytes of {_name(key, rank)} changed in the store")
             tensors.append(_tensor_over(buffer, kind, shape))
-        return facts, decoded(tuple(tensors), getattr(torch, dtype))
+        kv = decoded(tuple(tensors), getattr(torch, dtype))
+        if not kv.numel():
+            raise CorruptSegment(f"{_name(key, rank)} holds nothing")
+        return facts, kv
     except CorruptSegment:
         raise
     except Exception as problem:

@@ -91,6 +91,12 @@ def test_what_is_no_part_ends_in_another_error(damage: object) -> None:
         opened(damage, PART.key, 0)  # type: ignore[arg-type]
 
 
+def test_a_part_of_nothing_breaks_a_step_of_the_engine_that_fetches_it() -> None:
+    empty = packed(replace(PART, kv=PART.kv[:, :, :0]))
+    with pytest.raises(CorruptSegment, match="holds nothing"):
+        opened(empty, PART.key, 0)
+
+
 def test_a_missing_buffer_is_noticed() -> None:
     seal, header, _ = packed(PART)
     with pytest.raises(CorruptSegment, match="not readable"):
