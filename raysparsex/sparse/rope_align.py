@@ -24,23 +24,47 @@ import torch
 
 from raysparsex.errors import UnsupportedModel
 
+Turn = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
+"""(keys [T, H, D], table [N, 2F], rows [T]): turns contiguous float32 keys in place, each by the
+cosines and sines of its row of the table, as `RopeAligner.apply` does up to rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
     """Angles for some tokens, to be applied to the keys of every layer that shares the aligner."""
 
-    cos_T1F: torch.Tensor
-    sin_T1F: torch.Tensor
+    table_T2F: torch.Tensor
+    """Cosines, then sines, float32."""
     still_T11: torch.Tensor | None
     """Tokens that do not move, whose keys keep their bits; None if all tokens move."""
+
+    @property
+    def cos_T1F(self) -> torch.Tensor:
+        return self.table_T2F[:, None, : self.table_T2F.shape[1] // 2]
+
+    @property
+    def sin_T1F(self) -> torch.Tensor:
+        return self.table_T2F[:, None, self.table_T2F.shape[1] // 2 :]
+
+    def rows(self, count: int) -> torch.Tensor:
+        """Which row of the table turns each of so many tokens."""
+        rows_T = torch.arange(count, device=self.table_T2F.device)
+        return rows_T if len(self.table_T2F) > 1 else torch.zeros_like(rows_T)
 
 
 class RopeAligner:
     """Rotates keys of one head size and one set of inverse frequencies."""
 
     def __init__(
-        self, *, rotary_dim: int, head_dim: int, inv_freq: torch.Tensor, is_neox_style: bool
+        self,
+        *,
+        rotary_dim: int,
+        head_dim: int,
+        inv_freq: torch.Tensor,
+        is_neox_style: bool,
+        fused_turn: Turn | None = None,
     ) -> None:
+        """`fused_turn`: what turns keys in one pass, if there is such a thing."""
         if not 0 < rotary_dim <= head_dim or inv_freq.shape != (rotary_dim // 2,):
             raise UnsupportedModel(
                 f"RoPE of {rotary_dim} dimensions with {tuple(inv_freq.shape)} frequencies"
@@ -50,6 +74,7 @@ class RopeAligner:
         self._head_dim = head_dim
         self._inv_freq_F = inv_freq.to(torch.float32)
         self._is_neox_style = is_neox_style
+        self._fused_turn = fused_turn
 
     def align(self, keys: torch.Tensor, shift: int | torch.Tensor) -> torch.Tensor:
         """Keys [..., T, H, D] rotated by `shift` positions, an int or an integer tensor [T].
@@ -68,9 +93,10 @@ class RopeAligner:
         """
         shift_T = torch.as_tensor(shift, dtype=torch.int64, device=device).reshape(-1)
         angles_TF = shift_T[:, None].double() * self._inv_freq_F.to(device).double()
-        angles_T1F = angles_TF.remainder(2 * math.pi).float()[:, None, :]
+        angles_TF = angles_TF.remainder(2 * math.pi).float()
+        table_T2F = torch.cat((angles_TF.cos(), angles_TF.sin()), dim=1)
         still_T11 = (shift_T == 0)[:, None, None]
-        return Rotation(angles_T1F.cos(), angles_T1F.sin(), still_T11 if still_T11.any() else None)
+        return Rotation(table_T2F, still_T11 if still_T11.any() else None)
 
     def apply(self, keys: torch.Tensor, rotation: Rotation) -> torch.Tensor:
         """Keys [..., T, H, D], rotated; a rotation made of one int serves any number of tokens."""
@@ -88,18 +114,25 @@ class RopeAligner:
         return turned_THD.to(keys.dtype)
 
     def turn(self, keys: torch.Tensor, rotation: Rotation) -> torch.Tensor:
-        """`apply`, bit for bit, in the place of contiguous keys; returns them."""
+        """`apply`, in the place of contiguous keys; returns them. Bit for bit, but for the rounding
+        of a fused turn."""
         if keys.dtype != torch.float32:
             return keys.copy_(self.apply(keys, rotation))
         still = None if rotation.still_T11 is None else rotation.still_T11.flatten()
         kept = None if still is None else keys[..., still, :, :]
+        if self._fused_turn is not None and keys.dim() == 3:
+            self._fused_turn(keys, rotation.table_T2F, rotation.rows(len(keys)))
+        else:
+            self._turn_pairs(keys, rotation)
+        if still is not None and kept is not None:
+            keys[..., still, :, :] = kept
+        return keys
+
+    def _turn_pairs(self, keys: torch.Tensor, rotation: Rotation) -> None:
         xs_THF, ys_THF = self._pairs(keys)
         old_xs_THF = xs_THF.clone()
         xs_THF.mul_(rotation.cos_T1F).addcmul_(ys_THF, rotation.sin_T1F, value=-1)
         ys_THF.mul_(rotation.cos_T1F).addcmul_(old_xs_THF, rotation.sin_T1F)
-        if still is not None and kept is not None:
-            keys[..., still, :, :] = kept
-        return keys
 
     def _pairs(self, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of the two halves of each rotated pair, [..., T, H, F] each."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from vllm import _custom_ops as vllm_ops
 from vllm.config import set_current_vllm_config
 from vllm.distributed import (
     get_tensor_model_parallel_world_size,
@@ -35,7 +36,7 @@ from vllm.v1.attention.backend import CommonAttentionMetadata
 from raysparsex.errors import UnsupportedModel
 from raysparsex.kernels.scattered import ScatteredQueries
 from raysparsex.sparse.decoder import HiddenState, Projection
-from raysparsex.sparse.rope_align import RopeAligner, inverse_frequencies
+from raysparsex.sparse.rope_align import RopeAligner, Turn, inverse_frequencies
 from raysparsex.vllm_plugin.attention import BACKENDS_OWN, AttentionWish, attending, open_kernel
 from raysparsex.vllm_plugin.model_identity import keys_per_token_of
 from raysparsex.vllm_plugin.paged_cache import PagedCache, find_layout
@@ -142,8 +143,25 @@ class _Aligners:
                 head_dim=rotary.head_size,
                 inv_freq=frequencies,
                 is_neox_style=rotary.is_neox_style,
+                fused_turn=fused_turn(rotary),
             )
         return self._made[id(rotary)]
+
+
+def fused_turn(rotary: Any) -> Turn | None:
+    """vLLM's own kernel, on a CPU: one pass over the keys where torch takes eight.
+
+    Its table has the keys' dtype, so it serves float32. On a GPU it has not been tried.
+    """
+    if rotary.cos_sin_cache.device.type != "cpu":
+        return None
+    head_size, is_neox_style = rotary.head_size, rotary.is_neox_style
+
+    def turn(keys_THD: torch.Tensor, table_N2F: torch.Tensor, rows_T: torch.Tensor) -> None:
+        heads = keys_THD.view(len(keys_THD), -1)
+        vllm_ops.rotary_embedding(rows_T, heads, None, head_size, table_N2F, is_neox_style)
+
+    return turn
 
 
 def _check_frequencies(frequencies: torch.Tensor, table: torch.Tensor) -> None:

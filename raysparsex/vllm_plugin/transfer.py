@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -134,14 +133,6 @@ def _runs(segments: Sequence[SegmentAt]) -> Iterator[list[SegmentAt]]:
         yield run
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Rows of one stored segment that serve one reused span."""
-
-    kv: torch.Tensor
-    rows: slice
-
-
 class AlignedLoader:
     """`SegmentLoader` over a store: the reused spans' K and V, keys rotated to their new place.
 
@@ -158,7 +149,7 @@ class AlignedLoader:
     ) -> None:
         self._clock = clock or StageClock()
         self._model = model
-        self._sources = [_source(store, span, model) for span in spans]
+        self._spans = [_layers_of(store, span, model) for span in spans]
         self._shifts_R = torch.cat(
             [torch.full((span.end - span.start,), span.shift) for span in spans]
         )
@@ -167,7 +158,7 @@ class AlignedLoader:
 
     def load(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """See `SegmentLoader.load`."""
-        kv = self._gathered([source.kv[layer, :, source.rows] for source in self._sources])
+        kv = self._gathered([layers[layer] for layers in self._spans])
         with self._clock.on(Stage.ALIGN):
             aligner = self._model.layers[layer].aligner
             return aligner.turn(kv[0], self._rotation(layer)), kv[1]
@@ -184,8 +175,7 @@ class AlignedLoader:
 
     def values(self, layer: int) -> torch.Tensor:
         """[R, G, D]: the stored values alone, on the model's device."""
-        parts = [source.kv[layer, 1, source.rows] for source in self._sources]
-        return torch.cat(parts).to(self._model.device)
+        return torch.cat([layers[layer][1] for layers in self._spans]).to(self._model.device)
 
     def _rotation(self, layer: int) -> Rotation:
         """Layers that share an aligner share its angles."""
@@ -196,11 +186,15 @@ class AlignedLoader:
         return self._rotations[id(aligner)]
 
 
-def _source(store: SegmentStore, span: ReusedSpan, model: DecoderModel) -> _Source:
+def _layers_of(
+    store: SegmentStore, span: ReusedSpan, model: DecoderModel
+) -> tuple[torch.Tensor, ...]:
+    """KV [2, N, G, D] of a reused span's N tokens for each layer, parted once: to index a tensor
+    takes as long as to copy some tokens."""
     kv = store.get(span.segment)
     rows = slice(span.offset, span.offset + span.end - span.start)
     attention = model.layers[0].attention
     expected = (len(model.layers), 2, attention.num_kv_heads, attention.head_size)
     if (*kv.shape[:2], *kv.shape[3:]) != expected or kv.shape[2] < rows.stop:
         raise CorruptSegment(f"stored KV of shape {tuple(kv.shape)} does not fit its plan")
-    return _Source(kv, rows)
+    return kv[:, :, rows].unbind()

@@ -15,7 +15,12 @@ import pytest
 import torch
 
 from raysparsex.errors import UnsupportedModel
-from raysparsex.sparse.rope_align import RopeAligner, inverse_frequencies, rotary_dimension
+from raysparsex.sparse.rope_align import (
+    RopeAligner,
+    Turn,
+    inverse_frequencies,
+    rotary_dimension,
+)
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 TRAINED = {"original_max_position_embeddings": 1024}
@@ -52,13 +57,16 @@ both_pairings = pytest.mark.parametrize("neox", [True, False], ids=["neox", "gpt
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 
 
-def aligner_of(rope: dict[str, Any], neox: bool = True) -> RopeAligner:
+def aligner_of(
+    rope: dict[str, Any], neox: bool = True, fused_turn: Turn | None = None
+) -> RopeAligner:
     rotary_dim = rotary_dimension(rope, HEAD_DIM)
     return RopeAligner(
         rotary_dim=rotary_dim,
         head_dim=HEAD_DIM,
         inv_freq=inverse_frequencies(rope, rotary_dim),
         is_neox_style=neox,
+        fused_turn=fused_turn,
     )
 
 
@@ -253,3 +261,33 @@ def test_turning_in_place_gives_other_bits(
         for part in (turned, expected):
             assert part.dtype == dtype
         assert torch.equal(turned.view(torch.uint8), expected.view(torch.uint8))
+
+
+@both_pairings
+@every_rope
+@pytest.mark.parametrize(
+    "shift", [7, torch.arange(40) - 20, torch.arange(40) * 1000], ids=["one", "still", "far"]
+)
+def test_vllms_kernel_turns_keys_otherwise_than_we_do(
+    vllm_rope: GetRope, rope: dict[str, Any], neox: bool, shift: int | torch.Tensor
+) -> None:
+    from raysparsex.vllm_plugin.decoder import fused_turn
+
+    turn = fused_turn(vllm_rope(HEAD_DIM, 4096, neox, rope, torch.float32))
+    assert turn is not None
+    aligner, keys = aligner_of(rope, neox, turn), random_keys(tokens=40, heads=3)
+    keys[20] = float("inf")  # stands still where the shifts are from -20 to 19
+    expected = aligner.align(keys, shift)
+    turned = aligner.turn(keys.clone(), aligner.rotation(shift))
+    torch.testing.assert_close(turned, expected, atol=1e-6, rtol=0, equal_nan=True)
+    other = aligner.rotation(torch.as_tensor(shift) + 1)
+    assert not torch.equal(aligner.turn(keys.clone(), other)[:20], expected[:20])
+
+
+def test_on_a_gpu_keys_are_turned_by_a_kernel_that_has_not_been_tried() -> None:
+    from types import SimpleNamespace
+
+    from raysparsex.vllm_plugin.decoder import fused_turn
+
+    table = torch.empty(1, 1, device="meta")
+    assert fused_turn(SimpleNamespace(cos_sin_cache=table)) is None
