@@ -50,12 +50,12 @@ class Sizes:
 
 FULL = Sizes(
     pairs_4k=8,
-    pairs_8k=4,
+    pairs_8k=6,
     cold_tokens=2048,
     cold_pairs=24,
     batch=16,
     batch_tokens=1024,
-    batches=5,
+    batches=8,
     board=Board(),
     rounds=4,
     stream_most=3000,
