@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tests.integration.load import Answer, Load, Outcome, Prompt, Sent
 from tests.integration.sure_prompts import longer
@@ -49,25 +50,16 @@ class UnderWay:
     @staticmethod
     def on(cluster: WatchedCluster, load: Load, prompt: Prompt) -> UnderWay:
         """Have them so."""
-        replicas = cluster.replicas
-
-        def stream(replica: str) -> Sent:
-            return load.send(longer(prompt, STREAM_TOKENS, replica, stream=True))
-
-        until = time.monotonic() + BEGIN_SECONDS
-        streamed = {replica: stream(replica) for replica in replicas}
-        while not all(0 < sent.tokens <= MOST_HEARD for sent in streamed.values()):
-            assert time.monotonic() < until
-            for replica, sent in streamed.items():
-                if sent.tokens > MOST_HEARD:  # another one had to wait for its begin for so long
-                    streamed[replica] = stream(replica)
-            time.sleep(0.02)
-        sent_on = _sent_on(cluster) + len(replicas)
-        whole = [load.send(longer(prompt, WHOLE_TOKENS, at, stream=False)) for at in replicas]
-        wait_for(lambda: None if _sent_on(cluster) == sent_on else "requests on their way")
-        time.sleep(ARRIVE_SECONDS)
-        assert not any(sent.begun.is_set() for sent in whole)
-        return UnderWay(list(streamed.values()), whole)
+        replicas, until = cluster.replicas, time.monotonic() + BEGIN_SECONDS
+        while time.monotonic() < until:
+            streamed = _streams(replicas, load, prompt, until)
+            before = _sent_on(cluster)
+            whole = [load.send(longer(prompt, WHOLE_TOKENS, at, stream=False)) for at in replicas]
+            wait_for(partial(_on_their_way, cluster, before + len(whole)))
+            time.sleep(ARRIVE_SECONDS)
+            if _go_on(streamed) and not any(sent.begun.is_set() for sent in whole):
+                return UnderWay(streamed, whole)
+        raise AssertionError(f"never all under way at once in {BEGIN_SECONDS} s")
 
     def assert_taken_over_from(self, lost: str) -> None:
         """The stream there ended with an error, the other request was answered by another."""
@@ -77,6 +69,28 @@ class UnderWay:
         assert [a.prompt.replica for a in begun if a.outcome is not Outcome.COMPLETE] == [lost]
         assert_complete(whole)
         assert lost not in {answer.replica for answer in whole}
+
+
+def _streams(replicas: Sequence[str], load: Load, prompt: Prompt, until: float) -> list[Sent]:
+    """One for each replica, that has begun and goes on for long."""
+    streamed: dict[str, Sent] = {}
+    while time.monotonic() < until and not (streamed and _go_on(streamed.values())):
+        for replica in replicas:
+            # Another one may have to wait for its begin until this one is nearly over.
+            if replica not in streamed or streamed[replica].tokens > MOST_HEARD:
+                more = longer(prompt, STREAM_TOKENS, replica, stream=True)
+                streamed[replica] = load.send(more)
+        time.sleep(0.02)
+    return list(streamed.values())
+
+
+def _go_on(streamed: Iterable[Sent]) -> bool:
+    return all(0 < sent.tokens <= MOST_HEARD for sent in streamed)
+
+
+def _on_their_way(cluster: WatchedCluster, count: int) -> str | None:
+    found = _sent_on(cluster)
+    return None if found == count else f"sent to the replicas that they name: {found}, not {count}"
 
 
 def _sent_on(cluster: WatchedCluster) -> int:
