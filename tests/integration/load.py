@@ -173,8 +173,17 @@ class Load:
                     heard.take(response.json())
                     heard.is_done = True
         except httpx.HTTPError as problem:
-            heard.detail = f"{type(problem).__name__}: {problem}"
+            heard.detail = f"{_causes(problem)} after {time.monotonic() - began:.2f} s"
         return heard.answer(prompt, began)
+
+
+def _causes(problem: BaseException | None) -> str:
+    """What the client's library says, and what it heard from those below."""
+    told = []
+    while problem is not None:
+        told.append(repr(problem))
+        problem = problem.__cause__ or problem.__context__
+    return ", by ".join(told)
 
 
 class _Heard:
