@@ -10,6 +10,7 @@ part of both sides; positions stay below 4096, where float32 agrees to 1e-3.
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -273,13 +274,15 @@ def test_vllms_kernel_turns_keys_otherwise_than_we_do(
 ) -> None:
     from raysparsex.vllm_plugin.decoder import fused_turn
 
-    turn = fused_turn(vllm_rope(HEAD_DIM, 4096, neox, rope, torch.float32))
-    assert turn is not None
+    kernel = fused_turn(vllm_rope(HEAD_DIM, 4096, neox, rope, torch.float32))
+    assert kernel is not None
+    turn = Mock(side_effect=kernel)
     aligner, keys = aligner_of(rope, neox, turn), random_keys(tokens=40, heads=3)
     keys[20] = float("inf")  # stands still where the shifts are from -20 to 19
     expected = aligner.align(keys, shift)
     turned = aligner.turn(keys.clone(), aligner.rotation(shift))
     torch.testing.assert_close(turned, expected, atol=1e-6, rtol=0, equal_nan=True)
+    turn.assert_called_once()
     other = aligner.rotation(torch.as_tensor(shift) + 1)
     assert not torch.equal(aligner.turn(keys.clone(), other)[:20], expected[:20])
 
