@@ -22,6 +22,8 @@ from raysparsex.vllm_plugin.prompt_segments import PromptSegments
 
 PUBLISHED_TOKENS_PER_STEP = 512
 """Bounds how long copying out can hold up a step in which streams wait for their next token."""
+MOST_PUBLISHED_PER_STEP = 2048
+"""Bounds device memory: on a GPU all that a step copies out is there twice until it has gone."""
 
 
 def portion_tokens(scheduled_tokens: int, *, is_streams: bool) -> int:
@@ -31,7 +33,8 @@ def portion_tokens(scheduled_tokens: int, *, is_streams: bool) -> int:
     so much longer than copying as many tokens that nobody notices; and the longer a portion, the
     fewer blocks are read twice, as they hold the end of one and the beginning of the next.
     """
-    return max(PUBLISHED_TOKENS_PER_STEP, 0 if is_streams else scheduled_tokens)
+    computed = 0 if is_streams else min(scheduled_tokens, MOST_PUBLISHED_PER_STEP)
+    return max(PUBLISHED_TOKENS_PER_STEP, computed)
 
 
 @dataclass(frozen=True, slots=True)

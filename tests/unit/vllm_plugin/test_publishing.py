@@ -130,12 +130,16 @@ def blocks_of(request: RequestId) -> list[BlockId]:
 
 @pytest.mark.parametrize(
     ("scheduled", "is_streams", "most"),
-    [(0, False, 512), (40, True, 512), (900, True, 512), (100, False, 512), (2048, False, 2048)],
+    [(0, False, 512), (40, True, 512), (900, True, 512), (100, False, 512), (900, False, 900)],
 )
 def test_streams_wait_no_longer_however_long_other_steps_copy(
     scheduled: int, is_streams: bool, most: int
 ) -> None:
     assert portion_tokens(scheduled, is_streams=is_streams) == most
+
+
+def test_a_step_of_many_tokens_takes_as_much_device_memory_again_to_copy_out() -> None:
+    assert portion_tokens(2048, is_streams=False) == portion_tokens(65536, is_streams=False) == 2048
 
 
 def test_portions_are_bounded_and_in_order_until_nothing_is_left() -> None:
