@@ -28,7 +28,7 @@ from raysparsex.vllm_plugin.metadata import Publication, SegmentAt
 
 READ_AT_ONCE = 1024
 """Tokens. Blocks of a CPU hold 128, and both ends of a run may be in the middle of one: of runs of
-512 tokens a quarter of what is read is thrown away."""
+512 tokens a fifth of what is read is thrown away."""
 
 
 class HostCopies:
