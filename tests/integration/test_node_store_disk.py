@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from raysparsex.errors import StoreFull
 from raysparsex.store.part import SharedPart
 from raysparsex.store.ray_objects import RayStoreClient
 from tests.fakes.shared_parts import TOKEN_BYTES, shared_part
+from tests.integration.two_stores import wait_for
 
 OBJECT_STORE_BYTES = 80 << 20
 PART_BYTES = 8 << 20
@@ -53,13 +53,6 @@ def parts(count: int) -> list[SharedPart]:
 
 def files_in(folder: Path) -> int:
     return sum(path.is_file() for path in folder.rglob("*"))
-
-
-def wait_for(holds: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_what_memory_cannot_hold_is_on_disk_within_its_budget(tmp_path: Path) -> None:
