@@ -167,7 +167,7 @@ def test_a_judge_asks_aside_exactly_and_from_its_own_prefix(
     given: Any = {"documents": documents, "question": "Is this good?"}
     asyncio.run(graph.compile().ainvoke(given, thread_id=thread, on_event=heard))
     (aside,) = heard.reuse("doubt")
-    assert aside["prefix_tokens"] > 0.9 * tokens_of(server, documents)
+    assert aside["prefix_tokens"] > tokens_of(server, documents) - BLOCK
     assert aside["reused_tokens"] == aside["published_segments"] == 0
 
 
