@@ -198,8 +198,13 @@ class GateConfig(_Frozen):
 
 
 class KernelConfig(_Frozen):
-    """Device code of ours in the place of the engine's; a CPU has none."""
+    """Where the engine's own forward is not left as it is."""
 
+    skip_unread: bool = Field(
+        default=True,
+        description="leave out the last layer's feed-forward for prompt tokens whose state nobody"
+        " reads; only where the engine runs without compilation",
+    )
     attention: Literal["engine", "scattered", "measured"] = Field(
         default="engine",
         description="what attends in a sparse prefill on a GPU: 'engine', 'scattered' (our kernel),"

@@ -9,7 +9,8 @@ a = heads x head size, g = KV heads x head size, f = MLP size:
     attention      2 * 2 a (p + 1)      queries times keys, weights times values; p = position
 
 Norms, rotations, the softmax and looking up embeddings are left out on both sides. A full prefill
-takes every token through every layer, and the last one to the logits. A sparse one takes
+takes every token through every layer, and the last one to the logits; where ours reuses nothing, it
+leaves out the last layer's MLP of all tokens but the last. A sparse one takes
 
     layers below L*      new tokens and suspects
     layer L*             new and chosen tokens; of the other suspects K and V only
@@ -84,7 +85,8 @@ class Arithmetic:
         if not report:
             return self.full(answer.cached_tokens, end)
         if not report["reused_tokens"]:
-            return self.full(report["prefix_tokens"], end)
+            first: int = report["prefix_tokens"]
+            return self.full(first, end) - (end - first - 1) * self._mlp
         return self.sparse(report["prefix_tokens"], end, computed(report))
 
     def stages_of(self, answer: Answer) -> dict[str, float]:
@@ -97,15 +99,20 @@ class Arithmetic:
     def _layer(self, tokens: int, first: int, end: int) -> float:
         """So many tokens, evenly over positions first..end-1, through one layer."""
         shape = self.shape
-        linear = 4 * shape.hidden * shape.hidden + 6 * shape.hidden * shape.mlp
+        linear = 4 * shape.hidden * shape.hidden
         mean_keys = (first + end + 1) / 2
-        return tokens * (linear + self._keys_values + 4 * shape.hidden * mean_keys)
+        return tokens * (linear + self._mlp + self._keys_values + 4 * shape.hidden * mean_keys)
 
     @property
     def _keys_values(self) -> float:
         """Projecting one token to K and V at one layer."""
         shape = self.shape
         return 4 * shape.hidden * shape.kv_heads * (shape.hidden // shape.heads)
+
+    @property
+    def _mlp(self) -> float:
+        """One token at one layer."""
+        return 6 * self.shape.hidden * self.shape.mlp
 
     @property
     def _logits(self) -> float:

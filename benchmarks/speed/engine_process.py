@@ -54,11 +54,14 @@ class EngineOptions:
     """The longest prompt and its answer, in tokens."""
 
 
-Ask = Literal["forget", "held"]
+Ask = Literal["forget", "held", "skip unread", "skip nothing"]
 """What else than loads an engine takes.
 
-forget  drop prefix cache and segments, and give freed memory back; answered by None
-held    answered by the bytes that the segment store holds; 0 without one
+forget        drop prefix cache and segments, and give freed memory back; answered by None
+held          answered by the bytes that the segment store holds; 0 without one
+skip unread   leave out states that nobody reads (`kernel.skip_unread`), as at the start; answered
+              by None. For an engine with the connector
+skip nothing  do not
 
 Words, not members of a class: this module is another one to itself, as `__main__`, than to those
 who ask.
@@ -85,6 +88,9 @@ def _answer(asked: Ask | Load, stepper: VllmStepper) -> Course | int | None:
         return None
     if asked == "held":
         return stepper.held_bytes
+    if asked in ("skip unread", "skip nothing"):
+        stepper.skip_unread(asked == "skip unread")
+        return None
     return play(asked, stepper, time.perf_counter, time.sleep)
 
 
@@ -155,6 +161,13 @@ class VllmStepper:
         self.add(-1, [LEAST_TOKEN] * LEAST_PROMPT, [], Request(()))
         self._rest()
         _give_back()
+
+    def skip_unread(self, on: bool) -> None:
+        """See `Ask`."""
+        from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+        connector: Any = get_kv_transfer_group()
+        connector.worker.skips_unread = on
 
     def _rest(self) -> None:
         while self.busy:

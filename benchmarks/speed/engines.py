@@ -76,6 +76,13 @@ class Engine:
         """Drop what it holds of all prompts before. Raises EngineProblem."""
         self._ask("forget")
 
+    @contextmanager
+    def skipping_nothing(self) -> Iterator[Engine]:
+        """This engine, which computes what nobody reads as well. Raises EngineProblem."""
+        self._ask("skip nothing")
+        yield self
+        self._ask("skip unread")
+
     def held_bytes(self) -> int:
         """Of its segment store; 0 without one. Raises EngineProblem."""
         held = self._ask("held")

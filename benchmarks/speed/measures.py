@@ -47,7 +47,9 @@ GROWING = {
 
 ENGINED = {
     "cold_prompts": Engined(
-        cold.cold_prompts, ("overhead_ttft_cold", "ttft_ratio_cold"), lambda s: s.cold_pairs
+        cold.cold_prompts,
+        ("overhead_ttft_cold", "overhead_ttft_cold_by_itself", "ttft_ratio_cold"),
+        lambda s: s.cold_pairs,
     ),
     "prefills_4k": Engined(
         prefills.prefills_4k,
@@ -71,8 +73,8 @@ ENGINED = {
     ),
     "cold_batches": Engined(
         cold.cold_batches,
-        ("overhead_throughput_cold", "throughput_cold*"),
-        lambda s: 2 * s.batches,
+        ("overhead_throughput_cold*", "throughput_cold*"),
+        lambda s: 3 * s.batches,
     ),
     "workloads": Engined(
         traffic.workloads,

@@ -170,6 +170,12 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
         """See `WorkerHalf.open`."""
         self.worker.open(kv_caches, self._settings, self._calibrated.fitted)
 
+    def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
+        """See `WorkerHalf.before_forward`; vLLM calls it in front of the step's own forward."""
+        super().bind_connector_metadata(connector_metadata)
+        assert isinstance(connector_metadata, StepOrders)
+        self.worker.before_forward(connector_metadata)
+
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         """See `WorkerHalf.start_step`; vLLM calls it after the step's own forward."""
         orders = self._get_connector_metadata()

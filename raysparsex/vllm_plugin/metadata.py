@@ -133,3 +133,5 @@ class StepOrders(KVConnectorMetadata):
     """Only requests that generate are computed in this step, no prompts."""
     work: int = 0
     """Token-layers of sparse prefills that this step may hold."""
+    reads_prompts: bool = True
+    """Somebody may read the last states of all the tokens that vLLM computes in this step."""

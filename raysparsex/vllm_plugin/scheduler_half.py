@@ -78,6 +78,8 @@ class SchedulerHalf:
         self._tracked: dict[RequestId, TrackedRequest] = {}
         self._prefilling: dict[RequestId, TrackedRequest] = {}
         """Requests whose prompt is to be published once vLLM has computed it."""
+        self._prompt_readers: set[RequestId] = set()
+        """Requests of whose prompt every token's last state is read."""
         self._releasing: dict[RequestId, list[BlockId]] = {}
         """Finished requests whose blocks are still being read."""
         self._orders = StepOrders()
@@ -92,6 +94,8 @@ class SchedulerHalf:
         """Settle the mode; move a sparse request into the prefix-cache namespace of its kind."""
         tracked = tracked_request(request, self._settings.reuse.mode)
         self._tracked[tracked.id] = tracked
+        if tracked.reads_prompt:
+            self._prompt_readers.add(tracked.id)
         if self._facts.unfit and tracked.mode is ReuseMode.SPARSE:
             tracked.mode = ReuseMode.EXACT
             tracked.fallback = f"the profile does not fit the model: {self._facts.unfit}"
@@ -237,6 +241,7 @@ class SchedulerHalf:
         orders.idle = scheduled_tokens == 0
         # A stream takes a token of a step; more tokens than there are requests are a prompt's.
         orders.streams = 0 < scheduled_tokens <= max(len(self._tracked), LEAST_TOKENS - 1)
+        orders.reads_prompts = bool(self._prompt_readers)
         most = portion_tokens(scheduled_tokens, is_streams=orders.streams)
         most *= self._settings.slice.idle_factor if orders.idle else 1
         portion = self._queue.portion(most, self._blocks_of)
@@ -280,6 +285,7 @@ class SchedulerHalf:
         owner = RequestId(request.request_id)
         tracked = self._tracked.pop(owner)
         self._prefilling.pop(owner, None)
+        self._prompt_readers.discard(owner)
         self._note_written(tracked)
         self._depths.done(owner)
         keeps = not tracked.loading and self._leavings.queue_rest(tracked)

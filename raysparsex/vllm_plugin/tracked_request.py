@@ -81,6 +81,12 @@ class TrackedRequest:
         return bool(self.request.num_computed_tokens >= self.request.num_prompt_tokens)
 
     @property
+    def reads_prompt(self) -> bool:
+        """Whether it asks for logprobs of its prompt, which come from every token's last state."""
+        sampling = self.request.sampling_params
+        return bool(sampling is not None and sampling.prompt_logprobs is not None)
+
+    @property
     def has_stop_strings(self) -> bool:
         """Whether it may end at a stop string: outside of the engine, whose answer comes too late
         to carry the report."""

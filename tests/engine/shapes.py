@@ -86,7 +86,8 @@ def write_model(folder: Path, family: str, extra: dict[str, Any], dtype: torch.d
 
 
 def compare(folder: Path) -> dict[str, Any]:
-    """Plain prefill, naive reuse, and all recomputed, of one moved prompt."""
+    """Prefills of one moved prompt beside vLLM's own: without what nobody reads, with naive reuse,
+    and with all recomputed."""
     from tests.engine.engine import Engine, joined, tokens
 
     engine = Engine(folder)
@@ -95,9 +96,12 @@ def compare(folder: Path) -> dict[str, Any]:
     lead, tail = (tokens(rng, count) for count in (900, 40))
     engine.one([*lead, *joined(documents), *tail])
     prompt = [*tail, *joined(reversed(documents)), *lead[:50]]
+    engine.worker.skips_unread = False
     plain = engine.one(prompt, reuse="off")
+    engine.worker.skips_unread = True
     result: dict[str, Any] = {"error": {}, "reused": {}, "same_tokens": {}}
     for name, params in {
+        "unread": {"reuse": "off"},
         "naive": {"selector": "none", "full_layers": 0},
         "all": {"selector": "all", "full_layers": 1},
         "two_step": {"full_layers": 1},

@@ -49,7 +49,7 @@ class FakeRequest:
         self.num_computed_tokens = 0
         self.num_preemptions = 0
         self.lora_request = None
-        self.sampling_params = SimpleNamespace(stop=[])
+        self.sampling_params = SimpleNamespace(stop=[], prompt_logprobs=None)
         self.mm_features: list[object] = []
         self.prompt_embeds = None
         self.pooling_params = None

@@ -97,7 +97,7 @@ def test_a_client_that_went_away_wishes_nothing(engine: FakeEngine) -> None:
 
 
 def test_an_answer_that_ended_at_a_stop_string_is_kept(engine: FakeEngine) -> None:
-    stops = {"sampling_params": SimpleNamespace(stop=["."])}
+    stops = {"sampling_params": SimpleNamespace(stop=["."], prompt_logprobs=None)}
     request = engine.add(MINE, reuse="exact", ttl=30, others=stops)
     engine.admit(request)
     engine.compute(request)

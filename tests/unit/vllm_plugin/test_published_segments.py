@@ -85,7 +85,8 @@ def test_a_request_that_ends_before_its_prompt_is_computed_leaves_nothing(
 
 def test_a_request_with_stop_strings_is_told_of_its_prompt_in_time(engine: FakeEngine) -> None:
     """vLLM ends it outside of the engine: the client gets what was known behind the prefill."""
-    request = engine.add(DOCUMENT, others={"sampling_params": SimpleNamespace(stop=["."])})
+    stops = {"sampling_params": SimpleNamespace(stop=["."], prompt_logprobs=None)}
+    request = engine.add(DOCUMENT, others=stops)
     engine.admit(request)
     engine.compute(request)
     engine.step(1)

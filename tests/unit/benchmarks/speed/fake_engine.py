@@ -42,6 +42,7 @@ class FakeEngine:
     left: dict[int, int] = field(default_factory=dict)
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)
     unpublished: int = 0
+    skips_unread: bool = True
     read: set[tuple[int, ...]] = field(default_factory=set)
     played: list[Load] = field(default_factory=list)
     split_power: float = 1.0
@@ -75,6 +76,13 @@ class FakeEngine:
         """See `engines.Engine`."""
         self.read.clear()
         self.forgotten += 1
+
+    @contextmanager
+    def skipping_nothing(self) -> Iterator[FakeEngine]:
+        """See `engines.Engine`."""
+        self.skips_unread = False
+        yield self
+        self.skips_unread = True
 
     def play(self, load: Load) -> Course:
         """As an engine in a process of its own does."""
@@ -118,7 +126,9 @@ class FakeEngine:
             self.read.update(parts)
             self.unpublished += 1
             self.reports[number] = self._report(len(prompt), reused, request)
-        answer = Answer(0.0, len(prompt), 0, (0.0,), self.reports.get(number, {}))
+        skips = reused > 0 or self.skips_unread
+        report = self.reports.get(number, {}) if skips else {}
+        answer = Answer(0.0, len(prompt), 0, (0.0,), report)
         self.now += ARITHMETIC.prefill(answer) / FLOPS_PER_SECOND * self.slower
         self.left[number] = request.max_tokens
 
