@@ -167,7 +167,7 @@ class VllmStepper:
         from vllm.distributed.kv_transfer import get_kv_transfer_group
 
         connector: Any = get_kv_transfer_group()
-        connector.worker.skips_unread = on
+        connector.worker.unread_states.wanted = on
 
     def _rest(self) -> None:
         while self.busy:

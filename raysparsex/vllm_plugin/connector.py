@@ -171,15 +171,16 @@ class RaySparseXConnector(KVConnectorBase_V1, SupportsHMA):
         self.worker.open(kv_caches, self._settings, self._calibrated.fitted)
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
-        """See `WorkerHalf.before_forward`; vLLM calls it in front of the step's own forward."""
+        """See `UnreadStates.before_forward`; vLLM calls it in front of the step's own forward."""
         super().bind_connector_metadata(connector_metadata)
         assert isinstance(connector_metadata, StepOrders)
-        self.worker.before_forward(connector_metadata)
+        self.worker.unread_states.before_forward(reads_prompts=connector_metadata.reads_prompts)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         """See `WorkerHalf.start_step`; vLLM calls it after the step's own forward."""
         orders = self._get_connector_metadata()
         assert isinstance(orders, StepOrders)
+        self.worker.unread_states.after_forward()
         self.worker.start_step(orders)
 
     def wait_for_layer_load(self, layer_name: str) -> None:

@@ -18,6 +18,8 @@ import torch
 from vllm.config import CompilationMode
 from vllm.forward_context import get_forward_context
 
+from raysparsex.vllm_plugin.decoder import DecoderLayer
+
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
@@ -27,19 +29,30 @@ not: on a CPU those of 1 to 3 do."""
 
 
 class UnreadStates:
-    """Stands in front of one feed-forward module; leaves it as it was unless `skips` is set."""
+    """Stands in front of one layer's feed-forward, and lets everything through until told."""
 
-    def __init__(self, feed_forward: torch.nn.Module, attention_name: str) -> None:
-        """`attention_name`: of the same layer's attention, whose metadata tells the rows."""
-        self.skips = False
+    def __init__(self, layer: DecoderLayer) -> None:
+        """`layer`: the last one."""
+        self.wanted = True
+        """Whether anything is left out at all; may change between two steps."""
+        self._skips = False
         """Whether the forward that runs now is one of vLLM's of which only the ends are read."""
-        self._attention_name = attention_name
+        self._attention_name: str = layer.attention.layer_name
+        feed_forward: Any = layer.module.get_submodule("mlp")
         self._whole: Callable[[torch.Tensor], torch.Tensor] = feed_forward.forward
         feed_forward.forward = self._forward
 
+    def before_forward(self, *, reads_prompts: bool) -> None:
+        """vLLM's forward of a step comes next."""
+        self._skips = self.wanted and not reads_prompts
+
+    def after_forward(self) -> None:
+        """Whatever forward comes next, it is none of a step of vLLM's."""
+        self._skips = False
+
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         """[T, E] to [T, E], of which rows that nobody reads keep what came in."""
-        rows = self._rows(len(x)) if self.skips else None
+        rows = self._rows(len(x)) if self._skips else None
         if rows is None:
             return self._whole(x)
         return x.index_copy_(0, rows, self._whole(x[rows]))
@@ -56,5 +69,5 @@ class UnreadStates:
 
 
 def can_skip(vllm_config: VllmConfig) -> bool:
-    """Whether layers run as Python modules, so that one can be stood in front of."""
+    """Whether layers run as Python modules, so that what stands in front of one is called."""
     return bool(vllm_config.compilation_config.mode == CompilationMode.NONE)

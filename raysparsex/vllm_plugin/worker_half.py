@@ -93,9 +93,6 @@ class WorkerHalf:
         """Steps until then."""
         self._left: float | None = None
         """When the last step's slices ended."""
-        self._unread_states: UnreadStates | None = None
-        self.skips_unread = True
-        """Whether unread states are left out where they can be; may change between two steps."""
 
     def open(
         self,
@@ -128,11 +125,8 @@ class WorkerHalf:
         self._finder = SuspectFinder(fitted)
         if settings.store.shared:
             self._sharing = _sharing()
-        self.skips_unread = settings.kernel.skip_unread
-        if can_skip(self._vllm_config):
-            last = self._model.layers[-1]
-            feed_forward = last.module.get_submodule("mlp")
-            self._unread_states = UnreadStates(feed_forward, last.attention.layer_name)
+        self.unread_states = UnreadStates(self._model.layers[-1])
+        self.unread_states.wanted = settings.kernel.skip_unread and can_skip(self._vllm_config)
 
     @property
     def finder(self) -> SuspectFinder:
@@ -146,16 +140,9 @@ class WorkerHalf:
         self._lessons.clear()
         self._finder = finder
 
-    def before_forward(self, orders: StepOrders) -> None:
-        """The forward of this step's own tokens comes next."""
-        if self._unread_states is not None:
-            self._unread_states.skips = self.skips_unread and not orders.reads_prompts
-
     @torch.inference_mode()
     def start_step(self, orders: StepOrders) -> None:
         """Carry out one step's orders, in the order that `metadata` states."""
-        if self._unread_states is not None:
-            self._unread_states.skips = False
         entered, old_lessons = time.perf_counter(), bool(self._lessons)
         rest = entered - self._left if orders.streams and self._left is not None else None
         for request in orders.stop:

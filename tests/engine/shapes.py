@@ -96,9 +96,9 @@ def compare(folder: Path) -> dict[str, Any]:
     lead, tail = (tokens(rng, count) for count in (900, 40))
     engine.one([*lead, *joined(documents), *tail])
     prompt = [*tail, *joined(reversed(documents)), *lead[:50]]
-    engine.worker.skips_unread = False
+    engine.worker.unread_states.wanted = False
     plain = engine.one(prompt, reuse="off")
-    engine.worker.skips_unread = True
+    engine.worker.unread_states.wanted = True
     result: dict[str, Any] = {"error": {}, "reused": {}, "same_tokens": {}}
     for name, params in {
         "unread": {"reuse": "off"},

@@ -19,7 +19,7 @@ EQUAL = 1e-5
 def fed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of each call of the last layer's feed-forward."""
     rows: list[int] = []
-    unread, whole = engine.worker._unread_states, engine.worker._unread_states._whole
+    unread, whole = engine.worker.unread_states, engine.worker.unread_states._whole
 
     def counted(x: Any) -> Any:
         rows.append(len(x))
@@ -30,7 +30,7 @@ def fed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def computing_all(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.worker, "skips_unread", False)
+    monkeypatch.setattr(engine.worker.unread_states, "wanted", False)
 
 
 def logprobs(engine: Engine, prompts: list[list[int]], reads_prompt: list[bool]) -> list[Any]:
@@ -109,11 +109,11 @@ def test_a_sparse_prefill_lacks_states_that_it_needs(engine: Engine, fed: list[i
     fed.clear()
     prompt = [*tokens(rng, 40), *document, *tokens(rng, 40)]
     seen: list[bool] = []
-    unread = engine.worker._unread_states
+    unread = engine.worker.unread_states
     started = engine.worker._start
 
     def start(job: Any) -> int:
-        seen.append(unread.skips)
+        seen.append(unread._skips)
         return int(started(job))
 
     engine.worker._start = start

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
 
 from raysparsex.vllm_plugin import unread_states
+from raysparsex.vllm_plugin.decoder import DecoderLayer
 from raysparsex.vllm_plugin.unread_states import LEAST_ROWS, UnreadStates
 
 Step = Callable[..., None]
@@ -27,6 +28,13 @@ class Doubling(torch.nn.Module):
         return 2 * x
 
 
+class Layer(NamedTuple):
+    """Of a `DecoderLayer` what is asked for."""
+
+    module: torch.nn.Module
+    attention: Any
+
+
 @pytest.fixture
 def module() -> Doubling:
     return Doubling()
@@ -34,8 +42,10 @@ def module() -> Doubling:
 
 @pytest.fixture
 def unread(module: Doubling) -> UnreadStates:
-    made = UnreadStates(module, "last")
-    made.skips = True
+    layer = torch.nn.Module()
+    layer.mlp = module
+    made = UnreadStates(cast(DecoderLayer, Layer(layer, SimpleNamespace(layer_name="last"))))
+    made.before_forward(reads_prompts=False)
     return made
 
 
@@ -102,10 +112,21 @@ def test_a_forward_of_no_requests_is_left_alone(
     assert len(module.fed[0]) == 100
 
 
-def test_nothing_is_left_out_unless_told(
+@pytest.mark.parametrize(("wanted", "reads_prompts"), [(False, False), (True, True)])
+def test_all_is_computed_if_it_is_read_or_wished(
+    module: Doubling, unread: UnreadStates, step: Step, wanted: bool, reads_prompts: bool
+) -> None:
+    unread.wanted = wanted
+    unread.before_forward(reads_prompts=reads_prompts)
+    step(100)
+    module(states(100))
+    assert len(module.fed[0]) == 100
+
+
+def test_a_forward_that_is_not_vllms_lacks_states(
     module: Doubling, unread: UnreadStates, step: Step
 ) -> None:
-    unread.skips = False
+    unread.after_forward()
     step(100)
     module(states(100))
     assert len(module.fed[0]) == 100
