@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from raysparsex.plan.correction import Correction
@@ -17,6 +17,8 @@ class PlanLimits:
     min_reused_tokens: int
     min_reused_share: float = 0.0
     """Of the tokens behind the prefix: below it, what is saved does not pay for the slices."""
+    block_tokens: int = 0
+    """Of a block of the prefix cache, which is hit in whole blocks."""
     query_tail: int = 16
     """The prompt's last tokens are always new: without queries no selector can tell what matters,
     and the prompt's end is where the question stands."""
@@ -41,6 +43,8 @@ def make_plan(
     share = limits.min_reused_share * (prompt_tokens - prefix_tokens)
     if reused_tokens < max(limits.min_reused_tokens, share):
         return None
+    if _only_ends_a_block(reused, prefix_tokens, limits.block_tokens):
+        return None
     return ReusePlan(
         prompt_tokens=prompt_tokens,
         prefix_tokens=prefix_tokens,
@@ -48,6 +52,16 @@ def make_plan(
         correction=correction,
         prefix_depth=prefix_depth,
     )
+
+
+def _only_ends_a_block(reused: Sequence[ReusedSpan], prefix_tokens: int, block: int) -> bool:
+    """Whether all of it goes on in its place where the prefix hit ends, for less than a block.
+
+    So is every turn of a chat. Computing so few tokens along with what is new is as quick as a
+    sparse prefill and as exact as the prefix.
+    """
+    in_place = all(span.shift == 0 for span in reused)
+    return prefix_tokens > 0 and in_place and reused[-1].end - prefix_tokens < block
 
 
 def _clipped(coverage: Iterable[ReusedSpan], first: int, last: int) -> Iterator[ReusedSpan]:

@@ -35,7 +35,9 @@ class RequestPlanner:
         reuse = settings.reuse
         self.max_depth = facts.deepest(reuse.max_depth)
         """Nothing as deep as this is reused, nor left to others."""
-        self._limits = PlanLimits(reuse.min_reused_tokens, reuse.min_reused_share)
+        self._limits = PlanLimits(
+            reuse.min_reused_tokens, reuse.min_reused_share, block_tokens=facts.block_size
+        )
 
     def plan(self, tracked: TrackedRequest) -> ReusePlan | None:
         """The plan of a request whose prefix hit is known; None: nothing worth reusing."""

@@ -198,3 +198,31 @@ def test_a_plan_is_a_value() -> None:
     plan = planned([span(100, 200)])
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan.prefix_tokens = 1  # type: ignore[misc]
+
+
+def in_place(start: int, end: int) -> ReusedSpan:
+    return span(start, end, base_position=start)
+
+
+@pytest.mark.parametrize(
+    ("coverage", "is_planned"),
+    [
+        ([in_place(256, 383)], False),
+        ([in_place(256, 320), in_place(330, 383)], False),
+        ([in_place(0, 383)], False),  # most of it under the prefix
+        ([in_place(256, 384)], True),  # as much as a block
+        ([span(256, 300, base_position=700)], True),  # moved, so that no prefix would hold it
+        ([in_place(256, 383), span(500, 560)], True),
+        ([in_place(256, 300), in_place(500, 560)], True),  # in place, but behind what is new
+    ],
+)
+def test_what_only_fills_the_prefixs_last_block_is_not_worth_a_sparse_prefill(
+    coverage: list[ReusedSpan], is_planned: bool
+) -> None:
+    limits = PlanLimits(min_reused_tokens=1, block_tokens=128)
+    assert (planned(coverage, prefix=256, limits=limits) is not None) is is_planned
+
+
+def test_without_a_prefix_hit_a_short_text_is_reused_in_its_place() -> None:
+    limits = PlanLimits(min_reused_tokens=1, block_tokens=128)
+    assert planned([in_place(0, 100)], limits=limits) is not None
