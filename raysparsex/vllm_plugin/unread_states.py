@@ -60,9 +60,11 @@ class UnreadStates:
     def _rows(self, count: int) -> torch.Tensor | None:
         """Rows that are read, at least `LEAST_ROWS`, some of them twice; None: (about) all."""
         metadata: Any = get_forward_context().attn_metadata
-        if not isinstance(metadata, dict):
+        own = metadata.get(self._attention_name) if isinstance(metadata, dict) else None
+        starts: torch.Tensor | None = getattr(own, "query_start_loc", None)
+        if starts is None:  # no requests, or a backend that does not tell
             return None
-        ends = metadata[self._attention_name].query_start_loc[1:].long() - 1
+        ends = starts[1:].long() - 1
         if 2 * max(len(ends), LEAST_ROWS) > count:
             return None
         return torch.cat((ends, ends[-1:].expand(max(0, LEAST_ROWS - len(ends)))))

@@ -102,11 +102,12 @@ def test_the_boundary_is_half(module: Doubling, unread: UnreadStates, step: Step
     assert len(module.fed[0]) == LEAST_ROWS
 
 
-@pytest.mark.parametrize("metadata", [None, [{}, {}]])
-def test_a_forward_of_no_requests_is_left_alone(
+@pytest.mark.parametrize("metadata", [None, [{}, {}], {}, {"last": SimpleNamespace()}])
+def test_a_forward_that_does_not_tell_of_its_requests_is_left_alone(
     module: Doubling, unread: UnreadStates, step: Step, metadata: Any
 ) -> None:
-    """Such as that by which vLLM finds how much memory it needs."""
+    """Such as that by which vLLM finds how much memory it needs, or one of a backend whose metadata
+    is another."""
     step(100, metadata=metadata)
     module(states(100))
     assert len(module.fed[0]) == 100
