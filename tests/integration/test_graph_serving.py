@@ -240,7 +240,11 @@ async def until(server: Server, holds: Callable[[dict[str, Any]], bool]) -> None
 
 def test_the_program_that_started_first_is_served_first(server: Server, thread: str) -> None:
     """Its second step comes to a full engine after another program's first one, and is taken up
-    before it."""
+    before it.
+
+    By first tokens: between those lies an answer, while the end of one and the beginning of the
+    next may reach a busy client at once.
+    """
 
     async def main() -> list[str]:
         order: list[str] = []
@@ -251,15 +255,17 @@ def test_the_program_that_started_first_is_served_first(server: Server, thread: 
             return {}
 
         graph = Graph(Case, name="fair").add_node("one", agent(server, "one"))
-        graph.add_node("gate", gate).add_node("two", agent(server, "two")).add_edge(START, "one")
-        graph.add_edge("one", "gate").add_edge("gate", "two").add_edge("two", END)
+        graph.add_node("gate", gate).add_node("two", agent(server, "two", max_tokens=64))
+        graph.add_edge(START, "one").add_edge("one", "gate").add_edge("gate", "two")
+        graph.add_edge("two", END)
         program = graph.compile(prefetch=False)
         begun = asyncio.Event()
 
         def told(name: str) -> Callable[[RunEvent], None]:
             def tell(event: RunEvent) -> None:
-                if event.kind == "llm_ended":
+                if event.kind == "llm_first_token":
                     order.append(f"{name} {event.node}")
+                if event.kind == "llm_ended":
                     begun.set()
 
             return tell
