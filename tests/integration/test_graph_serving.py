@@ -64,8 +64,9 @@ def new_text(seed: str, sentences: int) -> list[Document]:
 
 
 @pytest.fixture
-def documents(thread: str) -> list[Document]:
-    return new_text(thread, sentences=60)
+def documents(request: pytest.FixtureRequest) -> list[Document]:
+    """A text of this test alone, the same in each run."""
+    return new_text(request.node.nodeid, sentences=60)
 
 
 def tokens_of(server: Server, documents: list[Document]) -> int:
