@@ -298,6 +298,8 @@ def _allowed(model: type[BaseModel], path: list[str], detail: Mapping[str, Any])
 
 def _range(field: FieldInfo) -> str:
     """What a plain field may be, from its type and bounds."""
+    if "bool" in str(field.annotation):
+        return f"true or false ({field.description})"
     kind = "an integer" if "int" in str(field.annotation) else "a value"
     low = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), None)
     high = next((bound.le for bound in field.metadata if hasattr(bound, "le")), None)

@@ -101,12 +101,11 @@ def test_logprobs_of_a_prompt_come_from_states_that_were_left_out(
     assert_equal(found, logprobs(engine, prompts, reads))
 
 
-def test_a_sparse_prefill_lacks_states_that_it_needs(engine: Engine, fed: list[int]) -> None:
+def test_a_sparse_prefill_lacks_states_that_it_needs(engine: Engine) -> None:
     """Its own calls of the layers are none of vLLM's forwards."""
     rng = random.Random(9)
     document = tokens(rng, 600)
     engine.one([*tokens(rng, 9), *document])
-    fed.clear()
     prompt = [*tokens(rng, 40), *document, *tokens(rng, 40)]
     seen: list[bool] = []
     unread = engine.worker.unread_states

@@ -168,3 +168,10 @@ def test_every_refusal_is_one_of_ours() -> None:
 
 def test_every_selector_that_may_be_named_exists() -> None:
     assert set(SELECTORS) == set(SelectorName)
+
+
+@pytest.mark.parametrize(("group", "key"), [("kernel", "skip_unread"), ("store", "shared")])
+def test_a_switch_that_is_neither_on_nor_off_is_refused_with_both(group: str, key: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        parse_settings({group: {key: "maybe"}})
+    assert caught.value.allowed.startswith("true or false")
