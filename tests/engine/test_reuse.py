@@ -127,3 +127,16 @@ def test_chat_roles_are_boundaries(engine: Engine) -> None:
     tokenizer = engine.llm.get_tokenizer()
     roles = tokenizer.convert_tokens_to_ids(["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"])
     assert set(roles) <= set(engine.half._facts.special_tokens.tolist())
+
+
+def test_a_turn_of_a_chat_is_computed_behind_its_prefix(engine: Engine) -> None:
+    """What only fills the prefix's last block is held, and not worth a sparse prefill."""
+    rng = random.Random(12)
+    history = tokens(rng, 128 + 120)
+    engine.one([*history, *tokens(rng, 1)])
+    turn = engine.one([*history, *tokens(rng, 60)])
+    assert turn.reuse["prefix_tokens"] == 128
+    assert turn.reuse["reused_tokens"] == 0
+    assert turn.reuse["fallback"] is None
+    moved = engine.one([*tokens(rng, 40), *history, *tokens(rng, 60)])
+    assert moved.reuse["reused_tokens"] > 200
