@@ -56,6 +56,25 @@ class HiddenState:
         return HiddenState(hidden, torch.cat(residuals) if residuals else None)
 
 
+class ChunkStates:
+    """The states of all tokens, as they came from consecutive chunks. They are joined, which
+    copies all of them, only when the next layer is computed in other chunks."""
+
+    def __init__(self, parts: Sequence[tuple[slice, HiddenState]]) -> None:
+        """Parts with their rows, from the first row to the last without a gap."""
+        self._parts = {(rows.start, rows.stop): state for rows, state in parts}
+        self._joined: HiddenState | None = None
+
+    def rows(self, rows: slice) -> HiddenState:
+        """The states of consecutive tokens. A layer may overwrite them: each is good for once."""
+        part = self._parts.get((rows.start, rows.stop))
+        if part is not None:
+            return part
+        if self._joined is None:
+            self._joined = HiddenState.concatenated(list(self._parts.values()))
+        return self._joined.rows(rows)
+
+
 class Projection(NamedTuple):
     """Queries, keys and values of some tokens at one layer, keys and queries rotated."""
 
@@ -94,6 +113,14 @@ class PagedDecoder(Protocol[Placement]):
 
     def project(self, layer: int, at: Placement, state: HiddenState) -> Projection:
         """Queries, keys and values at a layer; nothing is written, nothing attends."""
+
+    def keys_values(
+        self, layer: int, at: Placement, state: HiddenState
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [T, G, D] alone, for less; equal to those of `project` but for rounding.
+
+        Not for what has to be as plain prefill computes it, bit by bit.
+        """
 
     def write(
         self, layer: int, at: Placement, key_TGD: torch.Tensor, value_TGD: torch.Tensor

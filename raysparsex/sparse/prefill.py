@@ -33,7 +33,7 @@ from typing import Any
 
 import torch
 
-from raysparsex.sparse.decoder import HiddenState, PagedDecoder, Projection, SegmentLoader
+from raysparsex.sparse.decoder import ChunkStates, HiddenState, PagedDecoder, SegmentLoader
 from raysparsex.sparse.evidence import LayerEvidence, attention_peaks, last_run
 from raysparsex.sparse.stages import Stage, StageClock
 from raysparsex.sparse.token_select import Selector, strongest
@@ -252,8 +252,8 @@ class SparsePrefill:
         first = 0
         for chunk in self._chunks(self._renewed_P, projected=True):
             at = self._decoder.place(self._renewed_P[chunk.rows])
-            fresh = self._decoder.project(layer, at, entering.rows(chunk.rows))
-            self._decoder.write(layer, at, fresh.key_TGD, fresh.value_TGD)
+            fresh = self._decoder.keys_values(layer, at, entering.rows(chunk.rows))
+            self._decoder.write(layer, at, *fresh)
             if loaded is not None:
                 suspected = self._suspected_P[chunk.rows]
                 rows = slice(first, first + int(suspected.sum()))
@@ -303,7 +303,8 @@ class SparsePrefill:
         """Layers from L* on for the computed tokens; loads the others' K and V beneath them."""
         bound, placed = replace(self._bound), dict[tuple[int, int], Any]()
         beneath = self._decoder.place(self._reused_R)
-        state = self._entering[self._first_sparse].rows(self._rows(positions_C))
+        entering = self._entering[self._first_sparse].rows(self._rows(positions_C))
+        states = ChunkStates([(slice(0, len(positions_C)), entering)])
         self._entering = {}
         for layer in range(self._first_sparse, self._decoder.layer_count):
             if layer > self._first_sparse and self._picks < len(self._reused_R):
@@ -318,10 +319,9 @@ class SparsePrefill:
                 edges = chunk.rows.start, chunk.rows.stop
                 at = placed.get(edges) or self._decoder.place(positions_C[chunk.rows])
                 placed[edges] = at
-                part = self._computed(layer, at, state.rows(chunk.rows))
-                parts.append(part)
+                parts.append((chunk.rows, self._computed(layer, at, states.rows(chunk.rows))))
                 yield chunk.work
-            state = HiddenState.concatenated(parts)
+            states = ChunkStates(parts)
 
     def _computed(self, layer: int, at: Any, state: HiddenState) -> HiddenState:
         """One layer; of the last one only K and V, as nobody reads the states behind it.
@@ -377,13 +377,13 @@ def _keep(
 
 
 def _squared_changes(
-    fresh: Projection,
+    fresh: tuple[torch.Tensor, torch.Tensor],
     suspected: torch.Tensor,
     loaded: tuple[torch.Tensor, torch.Tensor],
     rows: slice,
 ) -> torch.Tensor:
     """|K fresh - K loaded|^2 and |V fresh - V loaded|^2 of a chunk's suspects, [.., 2]."""
-    pairs = ((fresh.key_TGD, loaded[0]), (fresh.value_TGD, loaded[1]))
+    pairs = zip(fresh, loaded, strict=True)
     return torch.stack(
         [
             (now[suspected].float() - then[rows].float()).square().sum(dim=(1, 2))

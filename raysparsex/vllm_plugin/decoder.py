@@ -14,8 +14,7 @@ request's blocks. The backends' bottom-right causal mask is then causality by po
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +39,7 @@ from raysparsex.sparse.rope_align import RopeAligner, Turn, inverse_frequencies
 from raysparsex.vllm_plugin.attention import BACKENDS_OWN, AttentionWish, attending, open_kernel
 from raysparsex.vllm_plugin.model_identity import keys_per_token_of
 from raysparsex.vllm_plugin.paged_cache import PagedCache, find_layout
+from raysparsex.vllm_plugin.projection import LayerProjection
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -62,6 +62,7 @@ class DecoderLayer:
     attention: Any
     cache: PagedCache
     aligner: RopeAligner
+    projection: LayerProjection
 
 
 class DecoderModel:
@@ -116,6 +117,7 @@ def _open_layer(
         attention=attention,
         cache=PagedCache(attention, cache, find_layout(attention, cache)),
         aligner=aligners.of(rotary),
+        projection=LayerProjection(module, attention),
     )
 
 
@@ -241,21 +243,16 @@ class RequestDecoder:
         return HiddenState(hidden, residual)
 
     def project(self, layer: int, at: RowPlacement, state: HiddenState) -> Projection:
-        """See `PagedDecoder.project`: the layer runs up to its attention and is left there."""
-        own = state.copy()  # the layer's norm works in place
-        entry = self._model.layers[layer]
-        with (
-            _leaving_at(entry.attention) as arrived,
-            set_forward_context(
-                None, self._model.vllm_config, num_tokens=len(at.positions_T), skip_compiled=True
-            ),
-        ):
-            entry.module(at.positions_T, own.hidden_TE, own.residual_TE)
-        attention = entry.attention
-        query, key, value = arrived.inputs
-        heads = (-1, attention.num_kv_heads, attention.head_size)
-        query = query.view(-1, attention.num_heads, attention.head_size)
-        return Projection(query, key.view(heads), value.view(heads))
+        """See `PagedDecoder.project`."""
+        with self._projecting(at):
+            return self._model.layers[layer].projection.all_of(at.positions_T, state)
+
+    def keys_values(
+        self, layer: int, at: RowPlacement, state: HiddenState
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `PagedDecoder.keys_values`."""
+        with self._projecting(at):
+            return self._model.layers[layer].projection.keys_values(at.positions_T, state)
 
     def write(
         self, layer: int, at: RowPlacement, key_TGD: torch.Tensor, value_TGD: torch.Tensor
@@ -309,35 +306,16 @@ class RequestDecoder:
             positions=positions_T,
         )
 
+    def _projecting(self, at: RowPlacement) -> AbstractContextManager[None]:
+        """The forward context of tokens that do not attend."""
+        context: AbstractContextManager[None] = set_forward_context(
+            None, self._model.vllm_config, num_tokens=len(at.positions_T), skip_compiled=True
+        )
+        return context
+
     def _metadata_for(self, at: RowPlacement) -> dict[str, Any]:
         """Built when first attended with, kept while the same tokens go through the layers."""
         if self._metadata is None or self._metadata[0] is not at:
             unread = dict.fromkeys(self._model.names, at.queries)
             self._metadata = at, unread if at.queries else self._model.metadata(at.rows)
         return self._metadata[1]
-
-
-class _LeftAtAttention(Exception):
-    """Ends a layer's forward once its attention's inputs are known. Never leaves this module."""
-
-
-class _Arrived:
-    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-@contextmanager
-def _leaving_at(attention: torch.nn.Module) -> Iterator[_Arrived]:
-    """Run a layer up to its attention: whatever the architecture does to Q, K, V is then done."""
-    arrived = _Arrived()
-
-    def leave(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        arrived.inputs = inputs[0], inputs[1], inputs[2]
-        raise _LeftAtAttention
-
-    handle = attention.register_forward_pre_hook(leave)
-    try:
-        yield arrived
-    except _LeftAtAttention:
-        pass
-    finally:
-        handle.remove()

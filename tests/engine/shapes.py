@@ -114,7 +114,38 @@ def compare(folder: Path) -> dict[str, Any]:
         result["reused"][name] = answer.reuse["reused_tokens"]
         result["same_tokens"][name] = answer.tokens == plain.tokens
     engine.assert_nothing_held()
-    return result
+    return result | {"projections": projections(engine)}
+
+
+def projections(engine: Any) -> dict[str, float]:
+    """How far keys and values asked for alone are from those that come with all queries."""
+    from vllm.config import set_current_vllm_config
+    from vllm.forward_context import set_forward_context
+
+    from raysparsex.sparse.decoder import HiddenState
+
+    model, far = engine.worker._model, {"changed": 0.0, "queries": 0.0, "unnarrowed": 0.0}
+    positions, states = torch.arange(3, 300, 3), torch.randn(2, 99, COMMON["hidden_size"])
+    config = model.vllm_config
+    with torch.inference_mode(), set_current_vllm_config(config):
+        for layer, residual in zip(model.layers, (None, states[1]), strict=True):
+            with set_forward_context(None, config, num_tokens=99, skip_compiled=True):
+                state, ask = HiddenState(states[0], residual), layer.projection
+                before = ask.all_of(positions, state)
+                alone = ask.keys_values(positions, state)
+                after = ask.all_of(positions, state)
+                layer.module.self_attn.qkv_proj.gather_output = True
+                whole = ask.keys_values(positions, state)  # of one rank, gathering is nothing
+                layer.module.self_attn.qkv_proj.gather_output = False
+            for name, one, other in (
+                ("changed", before[1:], alone),
+                ("queries", before, after),
+                ("unnarrowed", before[1:], whole),
+            ):
+                errors = [float((x - y).abs().max()) for x, y in zip(one, other, strict=True)]
+                far[name] = max(far[name], *errors)
+            assert ask._narrow is not None, "keys and values came with queries that nobody wants"
+    return far
 
 
 def main() -> None:

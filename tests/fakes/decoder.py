@@ -93,6 +93,11 @@ class FakeDecoder:
             residual = residual + state.residual_TE
         return self._projected(layer, _normed(residual))
 
+    def keys_values(
+        self, layer: int, at: At, state: HiddenState
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.project(layer, at, state)[1:]
+
     def write(self, layer: int, at: At, key_TGD: torch.Tensor, value_TGD: torch.Tensor) -> None:
         self._log("write", layer, at)
         self._put(layer, at, key_TGD, value_TGD)
