@@ -167,6 +167,26 @@ def test_one_damaged_segment_takes_readers_of_its_mates_down(
     assert client.publish(parts) == 3
 
 
+def test_memory_is_given_to_others_while_a_reader_looks_at_it(
+    nodes: TwoNodes, client: RayStoreClient
+) -> None:
+    """More goes through than the object store could hold beside it."""
+    parts = unique(24)
+    client.publish(parts)
+    fetched = client.fetch([shared.part.record for shared in parts])
+    nodes.ask("discard", keys(parts))
+    for _ in range(8):
+        others = unique(24)
+        assert client.publish(others) == 24
+        nodes.ask("discard", keys(others))
+        wait_for(lambda: nodes.unaccounted() < 24.5)
+    assert nodes.unaccounted() >= 24
+    for shared in parts:
+        assert torch.equal(fetched.kv[shared.part.record.id], shared.part.kv)
+    del fetched
+    wait_for(lambda: nodes.unaccounted() < 1)
+
+
 def test_readers_that_die_leave_bytes_behind(nodes: TwoNodes, client: RayStoreClient) -> None:
     parts = unique(24)
     records = [shared.part.record for shared in parts]

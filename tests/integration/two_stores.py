@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 from ray.cluster_utils import Cluster
 
 from deployments.node_store import NodeStoreSettings, ensure_node_store
@@ -42,11 +43,14 @@ class TwoNodes:
         return ray.get(getattr(store, method).remote(*arguments), timeout=20)
 
     def unaccounted(self) -> float:
-        """MiB of the object stores that are in use beside what the stores count."""
-        total = ray.cluster_resources()["object_store_memory"]
-        free: float = ray.available_resources()["object_store_memory"]
+        """MiB of the object stores that are in use beside what the stores count.
+
+        By the stores themselves: Ray's resources leave out what only a reader keeps.
+        """
+        reply = get_memory_info_reply(get_state_from_address(self.address))
+        used: int = reply.store_stats.object_store_bytes_used
         counted = sum(self.gauges(node)["bytes"] for node in self.stores)
-        return (total - free - counted) / (1 << 20)
+        return (used - counted) / (1 << 20)
 
     def gauges(self, node: str | None = None) -> dict[str, float]:
         figures: dict[str, float] = self.ask("gauges", node=node)
