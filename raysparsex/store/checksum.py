@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import Any
+
 import xxhash
 
 from raysparsex.ids import SegmentId
@@ -21,8 +21,8 @@ def checksum(segment: SegmentId, kv: HostTensor) -> bytes:
     return digest.digest()
 
 
-def bytes_checksum(segment: SegmentId, buffer: npt.NDArray[np.uint8]) -> bytes:
-    """The same of bare bytes, whose shape and dtype are told and sealed elsewhere (`part`)."""
+def bytes_checksum(segment: SegmentId, buffer: Any) -> bytes:
+    """The same of a buffer, whose shape and dtype are told and sealed elsewhere (`part`)."""
     digest = xxhash.xxh3_128(segment)
-    digest.update(buffer.data)
+    digest.update(buffer)
     return digest.digest()

@@ -5,8 +5,8 @@
                      │      └ record, rank, encoding, shapes, checksum of each buffer
                      └ checksum of the header
 
-Buffers are numpy arrays, which Ray hands over without a copy; a reader gets tensors over the
-store's own memory. Knows no Ray.
+Buffers are whatever has Python's buffer protocol: numpy arrays when packed, bare memory when read
+(`handover`). A reader gets tensors over the store's own memory. Knows no Ray.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +31,7 @@ from raysparsex.store.quantized import Encoding, decoded, encoded
 # The store's memory is read-only, and nobody writes to loaded KV.
 warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
 
-Buffer = npt.NDArray[np.uint8]
-PackedPart = tuple[bytes, bytes, tuple[Buffer, ...]]
-
+PackedPart = tuple[bytes, bytes, tuple[Any, ...]]
 
 _NUMPY = {name: np.dtype(name) for name in ("float32", "float16", "int8", "uint8")}
 """Dtypes that NumPy has as well, by torch's name."""
@@ -136,7 +134,7 @@ def packed(part: SegmentPart, encoding: Encoding = Encoding.NATIVE) -> PackedPar
 def packed_bytes(part: PackedPart) -> int:
     """What it takes in the store."""
     _, header, buffers = part
-    return len(header) + sum(buffer.nbytes for buffer in buffers)
+    return len(header) + sum(memoryview(buffer).nbytes for buffer in buffers)
 
 
 def opened(part: PackedPart, key: UnitKey, rank: int) -> tuple[Facts, torch.Tensor]:
@@ -167,12 +165,12 @@ def opened(part: PackedPart, key: UnitKey, rank: int) -> tuple[Facts, torch.Tens
         raise CorruptSegment(f"{_name(key, rank)} is not readable: {problem}") from problem
 
 
-def _tensor_over(buffer: Buffer, kind: str, shape: tuple[int, ...]) -> torch.Tensor:
+def _tensor_over(buffer: Any, kind: str, shape: tuple[int, ...]) -> torch.Tensor:
     """NumPy takes half as long as torch, where it knows the dtype."""
     known = _NUMPY.get(kind)
     if known is None:
-        return torch.from_numpy(buffer).view(getattr(torch, kind)).view(shape)
-    return torch.from_numpy(buffer.view(known).reshape(shape))
+        return torch.frombuffer(buffer, dtype=getattr(torch, kind)).view(shape)
+    return torch.from_numpy(np.frombuffer(buffer, known).reshape(shape))
 
 
 def _name_of(dtype: torch.dtype) -> str:
@@ -183,6 +181,6 @@ def _name(key: UnitKey, rank: int) -> str:
     return f"part {rank} of {key.ranks} of segment {key.segment.hex()}"
 
 
-def _bytes_of(tensor: torch.Tensor) -> Buffer:
-    array: Buffer = tensor.reshape(-1).view(torch.uint8).numpy()
+def _bytes_of(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
+    array: npt.NDArray[np.uint8] = tensor.reshape(-1).view(torch.uint8).numpy()
     return array

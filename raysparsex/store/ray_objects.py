@@ -29,6 +29,7 @@ from raysparsex.errors import CorruptSegment, ReuseFailed, SegmentUnavailable, S
 from raysparsex.ids import SegmentId
 from raysparsex.segment.coverage import SegmentRecord
 from raysparsex.store.elsewhere import Found, LeaseWish, Registry, find_elsewhere
+from raysparsex.store.handover import handed_over
 from raysparsex.store.names import NAMESPACE, store_name
 from raysparsex.store.node_ledger import Offer, UnitKey
 from raysparsex.store.part import Fetched, PackedPart, SharedPart, packed, packed_bytes
@@ -235,7 +236,7 @@ class RayStoreClient:
         offers = [shared.offer(packed_bytes(part)) for shared, part in batch]
         records = [shared.part.record for shared, _ in batch]
         try:
-            reference = ray.put([part for _, part in batch])
+            reference = ray.put(handed_over(part for _, part in batch))
         except (ObjectStoreFullError, OutOfDiskError) as problem:
             raise StoreFull(f"no room for {len(batch)} segments on their way") from problem
         # In a list, or Ray would resolve it before the store can refuse.

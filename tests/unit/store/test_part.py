@@ -10,6 +10,7 @@ import torch
 
 from raysparsex.errors import CorruptSegment
 from raysparsex.segment.coverage import SegmentRecord
+from raysparsex.store.handover import handed_over
 from raysparsex.store.node_ledger import UnitKey
 from raysparsex.store.part import PackedPart, SegmentPart, facts_of, opened, packed, packed_bytes
 from raysparsex.store.quantized import Encoding, is_available
@@ -21,9 +22,18 @@ ENCODINGS = [encoding for encoding in Encoding if is_available(encoding)]
 
 
 def travelled(part: PackedPart) -> PackedPart:
-    """As another process gets it."""
-    copied: PackedPart = pickle.loads(pickle.dumps(part))
-    return copied
+    """As another process gets it: its buffers are bare memory."""
+    beside: list[pickle.PickleBuffer] = []
+    written = pickle.dumps(handed_over([part]), 5, buffer_callback=beside.append)
+    assert len(written) < 2000, "the bytes of the KV are to be beside the pickle"
+    (copied,) = pickle.loads(written, buffers=[bytearray(buffer) for buffer in beside])
+    arrived: PackedPart = copied
+    return arrived
+
+
+def test_a_store_passes_on_what_it_got() -> None:
+    part = travelled(travelled(packed(PART)))
+    assert torch.equal(opened(part, PART.key, 0)[1], PART.kv)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
