@@ -16,5 +16,5 @@ def rows(quick: bool, progress: Callable[[str], None]) -> list[Row]:
     scale = parts_routing.Scale(rounds=5 if quick else 15)
     found += parts_routing.rows(scale)
     progress("stores start")
-    rounds = 7 if quick else 15
+    rounds = 15 if quick else 31
     return found + parts_store.rows(parts_store.LOADS, rounds, progress)

@@ -6,8 +6,10 @@
     read      `RayStoreClient.fetch` behind it: the values in place, their checksums verified
     put       `RayStoreClient.publish`: checksums, one object of all, the store actor's own copies
 
-A sample is of one round: all of it on fresh segments, one after the other. The first rounds touch
-fresh memory of the object store and are left out. Starts a Ray of its own with one store actor.
+A sample is of one round: all of it on fresh segments, one after the other. The first rounds are
+left out: whoever looks at a place of the object store for the first time waits for the system to
+show it (4 us for 64 KiB), and until all of it was in use that happens in some rounds and not in
+others. Starts a Ray of its own with one store actor.
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ from raysparsex.store.ray_objects import RayStoreClient
 GOAL = 0.8
 TOKENS = 32
 """Of a segment: what the splitter makes on average."""
-COLD_ROUNDS = 3
 OBJECT_STORE_BYTES = 1500 << 20
+COLD_ROUNDS = 16
+"""In which as much is put as the object store holds, and more."""
 BUDGET_BYTES = 600 << 20
 
 

@@ -49,7 +49,7 @@ class Sizes:
 
 
 FULL = Sizes(
-    pairs_4k=8,
+    pairs_4k=12,
     pairs_8k=6,
     cold_tokens=2048,
     cold_pairs=24,
@@ -73,8 +73,8 @@ FULL = Sizes(
 
 QUICK = replace(
     FULL,
-    pairs_4k=4,
-    pairs_8k=2,
+    pairs_4k=8,
+    pairs_8k=4,
     cold_pairs=10,
     batches=3,
     rounds=2,
