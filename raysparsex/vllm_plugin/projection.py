@@ -7,8 +7,8 @@ of all three is one matrix, whose last rows are a layer with a single query head
     rows of the weight    q_0 .. q_H-2 | q_H-1 | keys | values
     one query head                       =====================
 
-One query head is kept, because norms and rotations take their heads as given, but some kernels
-cannot do without any.
+One query head is kept: norms and rotations take as many heads as come, but not every kernel takes
+none.
 
 Shapes: T tokens of one call, E hidden size, H query heads, G KV heads, D head size.
 """
@@ -108,7 +108,7 @@ def _can_narrow(block: Any, attention: Any) -> bool:
 def _narrow(linear: QKVParallelLinear, dropped: int) -> torch.nn.Module:
     """A linear without the first rows. It shares the weight; on a CPU, where vLLM keeps weights in
     an order that only its products know, it is asked for its product with the identity, which is
-    the weight itself, and has a copy."""
+    the weight itself: once, for as long as that product takes for E tokens, and then kept."""
     weight = linear.weight
     if weight.numel() == 0:
         unit = torch.eye(linear.input_size, dtype=linear.params_dtype)
