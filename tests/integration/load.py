@@ -100,7 +100,11 @@ class Load:
         self._streams = streams
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._client = httpx.AsyncClient(timeout=ANSWER_SECONDS)
+        # A connection for each request: among kept ones the client's pool may close one that it has
+        # just given to a request, who then hears that its own side has closed it.
+        self._client = httpx.AsyncClient(
+            timeout=ANSWER_SECONDS, limits=httpx.Limits(max_keepalive_connections=0)
+        )
         self._running: list[Future[Any]] = []
         self._ending = False
         self._news = threading.Condition()
