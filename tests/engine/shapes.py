@@ -127,6 +127,8 @@ def projections(engine: Any) -> dict[str, float]:
     model, far = engine.worker._model, {"changed": 0.0, "queries": 0.0, "unnarrowed": 0.0}
     positions, states = torch.arange(3, 300, 3), torch.randn(2, 99, COMMON["hidden_size"])
     config = model.vllm_config
+    first_sparse = model.layers[1].projection
+    assert first_sparse._narrow is not None, "the prefill asked for queries that nobody wants"
     with torch.inference_mode(), set_current_vllm_config(config):
         for layer, residual in zip(model.layers, (None, states[1]), strict=True):
             with set_forward_context(None, config, num_tokens=99, skip_compiled=True):
@@ -144,7 +146,7 @@ def projections(engine: Any) -> dict[str, float]:
             ):
                 errors = [float((x - y).abs().max()) for x, y in zip(one, other, strict=True)]
                 far[name] = max(far[name], *errors)
-            assert ask._narrow is not None, "keys and values came with queries that nobody wants"
+            assert ask._narrow is not None
     return far
 
 
