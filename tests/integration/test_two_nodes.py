@@ -91,7 +91,7 @@ def test_a_full_object_store_and_a_full_share_of_the_disk_stop_nothing(
     ):
         for _ in range(MOST_FILLS):
             list(pool.map(partial(cluster.compute, FILL_TOKENS), cluster.replicas))
-            # Not evictions alone: those of an earlier test's node, which died, need no full store.
+            # Not evictions alone: 12 were once counted with nothing on disk.
             held = cluster.actors.ask("store", "gauges")
             if held["evictions"] >= before + SEVERAL and held["spilled_bytes"] > 0:
                 break
