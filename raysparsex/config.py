@@ -202,8 +202,8 @@ class KernelConfig(_Frozen):
 
     skip_unread: bool = Field(
         default=True,
-        description="leave out the last layer's feed-forward for prompt tokens whose state nobody"
-        " reads; only where the engine runs without compilation",
+        description="leave out what the last layer computes behind keys and values for prompt"
+        " tokens whose state nobody reads; only where the engine runs without compilation",
     )
     attention: Literal["engine", "scattered", "measured"] = Field(
         default="engine",

@@ -125,7 +125,7 @@ class WorkerHalf:
         self._finder = SuspectFinder(fitted)
         if settings.store.shared:
             self._sharing = _sharing()
-        self.unread_states = UnreadStates(self._model.layers[-1])
+        self.unread_states = UnreadStates(self._model)
         self.unread_states.wanted = settings.kernel.skip_unread and can_skip(self._vllm_config)
 
     @property

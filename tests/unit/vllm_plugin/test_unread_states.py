@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import pytest
 import torch
 
 from raysparsex.vllm_plugin import unread_states
-from raysparsex.vllm_plugin.decoder import DecoderLayer
+from raysparsex.vllm_plugin.decoder import DecoderModel
 from raysparsex.vllm_plugin.unread_states import LEAST_ROWS, UnreadStates
 
 Step = Callable[..., None]
@@ -28,11 +28,32 @@ class Doubling(torch.nn.Module):
         return 2 * x
 
 
-class Layer(NamedTuple):
-    """Of a `DecoderLayer` what is asked for."""
+class Projecting(torch.nn.Module):
+    """An output projection that knows what it was fed, and hands its bias back as vLLM's do."""
 
-    module: torch.nn.Module
-    attention: Any
+    def __init__(self) -> None:
+        super().__init__()
+        self.fed: list[list[float]] = []
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, str]:
+        self.fed.append(x[:, 0].tolist())
+        return x.repeat(1, 2), "bias"
+
+
+class Attending:
+    """A backend's attention that knows its queries and metadata."""
+
+    def __init__(self) -> None:
+        self.queries: list[list[float]] = []
+        self.metadata: list[Any] = []
+
+    def forward(
+        self, layer: Any, query: Any, key: Any, value: Any, cache: Any, metadata: Any, output: Any
+    ) -> Any:
+        assert len(query) == len(key) == len(value) == len(output)
+        self.queries.append(query[:, 0, 0].tolist())
+        self.metadata.append(metadata)
+        return output.copy_(3 * query)
 
 
 @pytest.fixture
@@ -41,12 +62,49 @@ def module() -> Doubling:
 
 
 @pytest.fixture
-def unread(module: Doubling) -> UnreadStates:
+def out() -> Projecting:
+    return Projecting()
+
+
+@pytest.fixture
+def attention() -> Attending:
+    return Attending()
+
+
+def opened(
+    module: Doubling, out: Projecting, attention: Attending, device: str = "cpu"
+) -> UnreadStates:
     layer = torch.nn.Module()
-    layer.mlp = module
-    made = UnreadStates(cast(DecoderLayer, Layer(layer, SimpleNamespace(layer_name="last"))))
+    layer.mlp, layer.self_attn = module, torch.nn.Module()
+    layer.self_attn.o_proj = out
+    last = SimpleNamespace(
+        module=layer, attention=SimpleNamespace(layer_name="last", impl=attention)
+    )
+    model = SimpleNamespace(
+        layers=[None, last],
+        device=torch.device(device),
+        metadata=lambda common: {"first": None, "last": common},
+    )
+    made = UnreadStates(cast(DecoderModel, model))
     made.before_forward(reads_prompts=False)
     return made
+
+
+@pytest.fixture
+def unread(module: Doubling, out: Projecting, attention: Attending) -> UnreadStates:
+    return opened(module, out, attention)
+
+
+def metadata_of(*tokens: int, causal: bool = True) -> Any:
+    """What a backend knows of requests with so many tokens each, all behind 100 others."""
+    return SimpleNamespace(
+        query_start_loc=torch.tensor([0, *tokens]).cumsum(0).int(),
+        seq_lens=torch.tensor(tokens).int() + 100,
+        max_seq_len=max(tokens) + 100,
+        block_table=torch.arange(len(tokens))[:, None],
+        slot_mapping=torch.arange(sum(tokens)) + 1000,
+        causal=causal,
+    )
 
 
 @pytest.fixture
@@ -54,8 +112,7 @@ def step(monkeypatch: pytest.MonkeyPatch) -> Step:
     """Makes the step of requests with so many tokens each the one that runs."""
 
     def run(*tokens: int, metadata: Any = ...) -> None:
-        ends = torch.tensor([0, *tokens]).cumsum(0).int()
-        at = {"last": SimpleNamespace(query_start_loc=ends)} if metadata is ... else metadata
+        at = {"last": metadata_of(*tokens)} if metadata is ... else metadata
         context = SimpleNamespace(attn_metadata=at)
         monkeypatch.setattr(unread_states, "get_forward_context", lambda: context)
 
@@ -131,3 +188,71 @@ def test_a_forward_that_is_not_vllms_lacks_states(
     step(100)
     module(states(100))
     assert len(module.fed[0]) == 100
+
+
+def attend(attention: Attending, metadata: Any, count: int) -> torch.Tensor:
+    """Output of as many queries, 1 ascending; rows that nobody wrote are -1."""
+    queries = torch.arange(1.0, count + 1)[:, None, None].expand(-1, 2, 4)
+    output = -torch.ones_like(queries)
+    return attention.forward(None, queries, queries, queries, None, metadata, output)
+
+
+def test_each_request_s_last_token_attends_to_all_ahead_of_it(
+    attention: Attending, unread: UnreadStates
+) -> None:
+    tokens = [100, 1, 30]
+    given = metadata_of(*tokens)
+    output = attend(attention, given, sum(tokens))
+    assert attention.queries == [[100.0, 101.0, 131.0]]
+    (told,) = attention.metadata
+    assert told.query_start_loc.tolist() == told.query_start_loc_cpu.tolist() == [0, 1, 2, 3]
+    assert told.seq_lens.tolist() == [200, 101, 130]
+    assert told.block_table_tensor.tolist() == [[0], [1], [2]]
+    assert told.slot_mapping.tolist() == [1099, 1100, 1130]
+    assert (told.num_reqs, told.num_actual_tokens, told.max_query_len) == (3, 3, 1)
+    assert told.max_seq_len == 200
+    assert [output[row, 1, 3].item() for row in (99, 100, 130)] == [300.0, 303.0, 393.0]
+    assert (output == -1).all(dim=(1, 2)).sum() == sum(tokens) - 3
+
+
+def test_what_is_not_causal_loses_tokens_behind_it(
+    attention: Attending, unread: UnreadStates
+) -> None:
+    attend(attention, metadata_of(100, causal=False), 100)
+    assert len(attention.queries[0]) == 100
+
+
+def test_a_backend_that_was_not_tested_attends_to_a_part(
+    module: Doubling, out: Projecting, attention: Attending, step: Step
+) -> None:
+    opened(module, out, attention, device="meta")
+    step(100)
+    attend(attention, metadata_of(100), 100)
+    module(states(100))
+    assert len(attention.queries[0]) == 100
+    assert len(module.fed[0]) == LEAST_ROWS
+
+
+def test_the_projection_of_rows_that_nobody_reads_is_made(
+    out: Projecting, unread: UnreadStates, step: Step
+) -> None:
+    step(50, 14)
+    x = states(64)
+    x[:49] = float("nan")  # queries that did not attend left what lay in memory
+    projected, bias = out(x)
+    assert bias == "bias"
+    assert out.fed == [[50.0] + [64.0] * (LEAST_ROWS - 1)]
+    assert projected.shape == (64, 4)
+    assert projected[[49, 63], 3].tolist() == [50.0, 64.0]
+    assert not projected[:49].any(), "states of unread rows are not finite"
+
+
+def test_all_parts_are_whole_where_prompts_are_read(
+    module: Doubling, out: Projecting, attention: Attending, unread: UnreadStates, step: Step
+) -> None:
+    unread.before_forward(reads_prompts=True)
+    step(100)
+    attend(attention, metadata_of(100), 100)
+    out(states(100))
+    module(states(100))
+    assert len(attention.queries[0]) == len(out.fed[0]) == len(module.fed[0]) == 100
