@@ -31,6 +31,7 @@ COUNTERS = (
     "stored_parts",
     "refused_parts",
     "evictions",
+    "replaced",
     "hits",
     "misses",
     "discarded",
@@ -38,7 +39,8 @@ COUNTERS = (
     "busy_refusals",
     "lost_batches",
 )
-"""What a store counts from its start on."""
+"""What a store counts from its start on. `evictions`: segments that went for room, or because parts
+were missing. `replaced`: those that went as a better one came, with all in their lot."""
 
 
 @dataclass(slots=True)
@@ -204,15 +206,22 @@ class Shelf:
         if now < self._paused_until:
             self.counts["refused_parts"] += 1
             return None
+        old = self.ledger.find(offer.key)
         answer = self.ledger.add(offer, now, filling)
+        self._count(answer.evicted, old)
         self._forget(answer.evicted)
-        self.counts["evictions"] += len(answer.evicted)
         unit = self.ledger.find(offer.key) if answer.accepted else None
         if unit is None:
             self.counts["refused_parts"] += 1
         else:
             self._held.setdefault(offer.key, Held(unit, record))
         return unit
+
+    def _count(self, gone: Sequence[UnitKey], old: Unit | None) -> None:
+        """What went for room, and what went because `old` was replaced."""
+        replaced = sum(old is not None and self._held[key].unit.lot is old.lot for key in gone)
+        self.counts["replaced"] += replaced
+        self.counts["evictions"] += len(gone) - replaced
 
     def _still_held(self, stretch: Stretch) -> list[tuple[int, Held]]:
         """Of its parts, in which place each lies; neither dropped nor replaced meanwhile."""

@@ -53,6 +53,20 @@ def test_a_part_that_is_replaced_while_its_object_is_made_is_served() -> None:
     assert store.shelf.objects() == ["b0"]
 
 
+def test_what_is_replaced_looks_as_if_room_were_short() -> None:
+    store = Store(6 * SIZE, lot_bytes=3 * SIZE)
+    store.put_all("abcdef", depth=2)
+    store.put_all("b", depth=1, origin="shallower")
+    gauges = store.shelf.gauges()
+    assert (gauges["replaced"], gauges["evictions"]) == (3, 0)
+    store.put_all("gh")
+    store.put_all("x", depth=2)
+    gauges = store.shelf.gauges()
+    assert (gauges["replaced"], gauges["evictions"]) == (3, 3)
+    store.put_all("x", rank=0, depth=1, origin="shallower")
+    assert store.shelf.gauges()["replaced"] == 4
+
+
 def test_of_an_object_that_comes_late_only_what_is_still_held_can_be_read() -> None:
     store = Store(10 * SIZE, lot_bytes=3 * SIZE)
     (late,) = store.admit("abc")
