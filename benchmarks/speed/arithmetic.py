@@ -9,8 +9,9 @@ a = heads x head size, g = KV heads x head size, f = MLP size:
     attention      2 * 2 a (p + 1)      queries times keys, weights times values; p = position
 
 Norms, rotations, the softmax and looking up embeddings are left out on both sides. A full prefill
-takes every token through every layer, and the last one to the logits; where ours reuses nothing, it
-leaves out the last layer's MLP of all tokens but the last. A sparse one takes
+takes every token through every layer, and the last one to the logits; where ours reuses nothing, of
+the last layer it computes Q, K and V of all tokens, and the rest of the last token. A sparse one
+takes
 
     layers below L*      new tokens and suspects
     layer L*             new and chosen tokens; of the other suspects K and V only
@@ -86,7 +87,7 @@ class Arithmetic:
             return self.full(answer.cached_tokens, end)
         if not report["reused_tokens"]:
             first: int = report["prefix_tokens"]
-            return self.full(first, end) - (end - first - 1) * self._mlp
+            return self.full(first, end) - self._unread(first, end)
         return self.sparse(report["prefix_tokens"], end, computed(report))
 
     def stages_of(self, answer: Answer) -> dict[str, float]:
@@ -102,6 +103,11 @@ class Arithmetic:
         linear = 4 * shape.hidden * shape.hidden
         mean_keys = (first + end + 1) / 2
         return tokens * (linear + self._mlp + self._keys_values + 4 * shape.hidden * mean_keys)
+
+    def _unread(self, first: int, end: int) -> float:
+        """Behind the last layer's Q, K and V, of all tokens but the last."""
+        tokens, queries = end - first - 1, 2 * self.shape.hidden * self.shape.hidden
+        return self._layer(tokens, first, end - 1) - tokens * (self._keys_values + queries)
 
     @property
     def _keys_values(self) -> float:

@@ -97,7 +97,8 @@ def test_plain_answers_count_from_vllms_prefix_on() -> None:
 
 def test_answers_that_reused_nothing_count_from_the_reports_prefix_on() -> None:
     nothing = REPORT | {"reused_tokens": 0}
-    unread = 399 * 6 * SMALL.shape.hidden * SMALL.shape.mlp  # the last layer's, but for the end
+    kept = matrix_product(1, 64, 64 + 2 * 2 * 16)  # of the last layer: Q, K and V
+    unread = sum(counted_layer(SMALL, position) - kept for position in range(128, 527))
     assert SMALL.prefill(answer(500, nothing)) == SMALL.full(128, 528) - unread
 
 

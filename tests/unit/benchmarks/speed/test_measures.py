@@ -28,8 +28,8 @@ PROMISED = {
     "store_read_share_of_memcpy": PARTS,
     "route_p99_ms_64_replicas": PARTS,
 }
-UNREAD_8K = 0.968
-"""Share of a prompt's FLOPs that is left with the last layer's MLP left out, at 8,192 tokens."""
+UNREAD_8K = 0.923
+"""Share of a prompt's FLOPs that is left at 8,192 tokens without what nobody reads."""
 
 
 def measured(measure: Measure, **ours: Any) -> tuple[Measured, dict[str, Row], list[str]]:
@@ -101,7 +101,7 @@ def test_cold_prompts_tell_the_share_by_which_ours_is_slower() -> None:
     _, rows, _ = measured(cold.cold_prompts, slower=1.1)
     ideal = rows["ttft_ratio_cold"].ideal
     assert ideal is not None
-    assert 1.04 < ideal < 1.06
+    assert 1.07 < ideal < 1.09
     assert rows["overhead_ttft_cold"].value == pytest.approx(1.1 / ideal - 1)
     assert rows["overhead_ttft_cold"].reached() is False
     assert rows["overhead_ttft_cold_by_itself"].value == pytest.approx(0.1)
