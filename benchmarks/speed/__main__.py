@@ -123,7 +123,7 @@ def _options() -> argparse.Namespace:
         " About 40 minutes on two cores. An interrupted run goes on.",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="the promised figures, in 6 to 12 minutes"
+        "--quick", action="store_true", help="the promised figures, in 10 to 15 minutes"
     )
     parser.add_argument(
         "--only",
