@@ -73,7 +73,6 @@ FULL = Sizes(
 
 QUICK = replace(
     FULL,
-    pairs_4k=8,
     cold_pairs=10,
     rounds=2,
     full_arrivals=1,
